@@ -1,0 +1,58 @@
+"""Every bound of the system, once: its name, its unit and its reason.
+
+A limit that is reached is answered, never worked around: an event gets an
+outcome, a request gets a status, a start gets a refusal. Other modules import
+these names and no number of this kind is written anywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- one event ---------------------------------------------------------------
+METRIC_CODE_BYTES_MAX: Final = 64  # v1's field width; v1 codes of 64 bytes carry no NUL
+ACCOUNT_BYTES_MAX: Final = 64  # a string account; long enough for two UUIDs
+EVENT_ID_BYTES_MAX: Final = 64  # an idempotency key; long enough for a UUID or a hash
+PROPERTIES_PER_EVENT_MAX: Final = 16  # twice the dimensions: some tags only explain
+PROPERTY_KEY_BYTES_MAX: Final = 32  # v1's field width
+PROPERTY_VALUE_BYTES_MAX: Final = 64  # v1's field width
+VALUE_MIN: Final = -(2**63)
+VALUE_MAX: Final = 2**63 - 1
+TIMESTAMP_NS_MIN: Final = 946_684_800_000_000_000  # 2000-01-01T00:00:00Z: older is a unit mistake
+TIMESTAMP_NS_MAX: Final = 4_102_444_800_000_000_000  # 2100-01-01T00:00:00Z: later is a unit mistake
+
+# --- one metric --------------------------------------------------------------
+METRICS_MAX: Final = 4096  # the catalog is walked whole when listed
+DIMENSIONS_PER_METRIC_MAX: Final = 8
+DIMENSION_VALUES_MAX: Final = 1024  # in one allowed list (v1 frames carry at most 8)
+DIMENSION_VALUE_BYTES_MAX: Final = PROPERTY_VALUE_BYTES_MAX
+THRESHOLDS_PER_METRIC_MAX: Final = 8  # one byte of flags each in a cell
+THRESHOLD_CODE_BYTES_MAX: Final = 32  # v1's field width
+COMBINATIONS_MAX: Final = 4_000_000  # distinct dimension combinations, all metrics together
+CYCLE_DAY_MIN: Final = 1
+CYCLE_DAY_MAX: Final = 28  # every month has a 28th
+PERIOD_NS_MIN: Final = 60 * 10**9  # one minute: shorter periods are a rate, not a bill
+PERIOD_NS_MAX: Final = 200 * 365 * 86_400 * 10**9  # one period for all of 1970-2169
+
+# --- batches, entries, frames ------------------------------------------------
+EVENTS_PER_BATCH_MAX: Final = 8192  # the published client does not split; its users send thousands
+ENTRY_BYTES_TARGET: Final = 256 * 1024  # group commit: larger entries gain nothing, stall followers
+ENTRY_EVENTS_MAX: Final = 16_384  # record fields are 16-bit; one batch may overshoot the target
+ENTRY_BYTES_MAX: Final = 32 * 1024 * 1024  # more is a corrupt length, not an entry
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # 8,192 events with 16 properties each do fit
+INFLIGHT_BYTES_MAX: Final = 256 * 1024 * 1024  # accepted and not yet durable; then backpressure
+CONNECTION_OUT_BYTES_MAX: Final = 64 * 1024 * 1024  # unread replies; then the connection is closed
+CONNECTION_BUFFERS_BYTES_MAX: Final = 512 * 1024 * 1024  # half-received frames of all connections
+PAGE_ITEMS_MAX: Final = 10_000  # one page of a list
+
+# --- deduplication and sessions ----------------------------------------------
+KEY_WINDOW_DAYS: Final = 35  # promised minimum an event key is remembered
+SESSION_WINDOW: Final = 16  # requests a session may have in flight; replies remembered
+SESSION_IDLE_DAYS: Final = 7  # a session unused this long may be forgotten
+SESSIONS_MAX: Final = 65_536  # 1 KiB each
+SESSION_RUNS_MAX: Final = 8  # outcome runs remembered with each reply
+
+# --- storage -----------------------------------------------------------------
+SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
+SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
+DISK_FREE_BYTES_MIN: Final = 128 * 1024 * 1024  # two segments: below it ingest is told to wait
