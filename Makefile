@@ -1,0 +1,71 @@
+# Everything a developer does, from nothing but Debian with Python 3.11 or newer.
+# A virtual environment is built in .venv on first use; nothing is installed outside it,
+# except Debian's python3-venv where it is missing and you are root (scripts/make_venv says so).
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+
+bin := $(VENV)/bin
+# What decides whether the installation has to be made again.
+build_inputs := pyproject.toml setup.py $(wildcard src/unimeter/*/*.pxd) \
+	$(patsubst %.pxd,%.py,$(wildcard src/unimeter/*/*.pxd))
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo run test test-interpreted check format bench sim clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(VENV)/.installed ## build the kernels and install into .venv
+
+demo: $(VENV)/.installed ## meter 200,000 events through a kill -9 and compare every total
+	@$(bin)/python -m unimeter.demo $(ARGS)
+
+run: $(VENV)/.installed ## start a node on ./unimeter-data
+	@$(bin)/unimeter serve $(ARGS)
+
+test: $(VENV)/.installed-dev test-interpreted ## run the tests: a part interpreted, then all of them compiled
+	$(bin)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-interpreted: $(VENV)/.installed-dev ## run engine and wire tests with the kernels interpreted
+	UNIMETER_PURE=1 $(bin)/python -m pytest -n $(WORKERS) -m "not slow" $(wildcard tests/engine tests/wire)
+
+check: $(VENV)/.installed-dev ## format, lint, types, layers, docs
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/python -m pytest -q tests/test_layers.py tests/test_docs.py
+
+format: $(VENV)/.installed-dev ## rewrite the source in the house format
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+bench: $(VENV)/.installed ## measure speed and size; figures printed and written to bench-results/
+	$(bin)/unimeter bench $(ARGS)
+
+sim: $(VENV)/.installed-dev ## the engine against an independent meter, with fresh seeds every time
+	@echo "The simulator of a whole node is a later milestone. What runs now: the tests that"
+	@echo "compare the engine with an independent meter, on inputs nobody has seen before."
+	HYPOTHESIS_PROFILE=fresh $(bin)/python -m pytest -n $(WORKERS) -p no:cacheprovider \
+		$(wildcard tests/engine tests/wire) $(ARGS)
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src -name '*.so' -delete
+
+$(VENV)/.created: scripts/make_venv
+	@scripts/make_venv $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(build_inputs)
+	@echo "installing into $(VENV) ..."
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@$(bin)/python -m unimeter.kernels
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need into $(VENV) ..."
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
