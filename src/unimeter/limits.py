@@ -33,6 +33,7 @@ CYCLE_DAY_MIN: Final = 1
 CYCLE_DAY_MAX: Final = 28  # every month has a 28th
 PERIOD_NS_MIN: Final = 60 * 10**9  # one minute: shorter periods are a rate, not a bill
 PERIOD_NS_MAX: Final = 200 * 365 * 86_400 * 10**9  # one period for all of 1970-2169
+ZONE_TRANSITIONS_MAX: Final = 1024  # clock changes of a zone in 1999-2101; Europe has 204
 
 # --- batches, entries, frames ------------------------------------------------
 EVENTS_PER_BATCH_MAX: Final = 8192  # the published client does not split; its users send thousands
