@@ -9,8 +9,7 @@ ARGS ?=
 
 bin := $(VENV)/bin
 # What decides whether the installation has to be made again.
-build_inputs := pyproject.toml setup.py $(wildcard src/unimeter/*/*.pxd) \
-	$(patsubst %.pxd,%.py,$(wildcard src/unimeter/*/*.pxd))
+build_inputs := pyproject.toml setup.py $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo run test test-interpreted check format bench sim clean
@@ -62,7 +61,8 @@ $(VENV)/.created: scripts/make_venv
 $(VENV)/.installed: $(VENV)/.created $(build_inputs)
 	@echo "installing into $(VENV) ..."
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
-	@$(bin)/python -m unimeter.kernels
+	@$(bin)/python -c "from unimeter.engine import COMPILED; \
+		print('kernels:', 'compiled' if COMPILED else 'interpreted (slower)')"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,7 +1,8 @@
 """Build the kernels as C extensions where that works, and plain Python where it does not.
 
-The kernels are ordinary ``.py`` files in ``src/unimeter/engine`` that have a
-``.pxd`` of the same name beside them. With Cython and a working C compiler
+The kernels are ordinary ``.py`` files in ``src/unimeter/engine`` that say
+``import cython``; where one is called by another at C level, a ``.pxd`` of the
+same name lies beside it. With Cython and a working C compiler
 each becomes an extension module next to its source; without, the same files
 are installed and run interpreted, giving the same bytes (promise P10), only
 slower. It is all or none: kernels call each other at C level, so a mixture
@@ -23,14 +24,17 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-SOURCES = Path("src/unimeter")
+KERNELS = Path("src/unimeter/engine")
 SLOWER = "unimeter: building without compiled kernels; they will run interpreted, slower, because"
 
 
 def kernel_sources() -> list[Path]:
     """Return the kernels' ``.py`` files, relative to this file."""
-    pxds = sorted((ROOT / SOURCES).rglob("*.pxd"))
-    return [p.with_suffix(".py").relative_to(ROOT) for p in pxds if p.with_suffix(".py").exists()]
+    return [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / KERNELS).glob("*.py"))
+        if "\nimport cython\n" in path.read_text(encoding="utf-8")
+    ]
 
 
 def why_not_compile() -> str:
@@ -81,7 +85,9 @@ def kernel_extensions() -> list[Extension]:
         Extension(".".join(path.with_suffix("").parts[1:]), [str(path)], extra_compile_args=flags)
         for path in sources
     ]
-    result: list[Extension] = cythonize(extensions, build_dir="build/cython", quiet=True)
+    result: list[Extension] = cythonize(
+        extensions, include_path=["src"], build_dir="build/cython", quiet=True
+    )
     return result
 
 
