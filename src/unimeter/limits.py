@@ -23,6 +23,9 @@ TIMESTAMP_NS_MAX: Final = 4_102_444_800_000_000_000  # 2100-01-01T00:00:00Z: lat
 
 # --- one metric --------------------------------------------------------------
 METRICS_MAX: Final = 4096  # the catalog is walked whole when listed
+METRIC_NUMBERS_MAX: Final = 65_535  # ever created in one log: records name a metric in 16 bits
+FIELD_NAME_BYTES_MAX: Final = 64  # v1's field width
+ZONE_BYTES_MAX: Final = 64  # the longest IANA name has 32
 DIMENSIONS_PER_METRIC_MAX: Final = 8
 DIMENSION_VALUES_MAX: Final = 1024  # in one allowed list (v1 frames carry at most 8)
 DIMENSION_VALUE_BYTES_MAX: Final = PROPERTY_VALUE_BYTES_MAX
