@@ -368,6 +368,12 @@ class Calendar:
         position = bisect_left(self.boundaries, timestamp_ns)
         return position < len(self.boundaries) and self.boundaries[position] == timestamp_ns
 
+    def tiles_like(self, other: Calendar) -> bool:
+        """Whether both cut time at the same instants, whatever they are called."""
+        return self is other or (
+            self.arithmetic == other.arithmetic and self.boundaries == other.boundaries
+        )
+
     def periods(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
         """Every period that shares an instant with ``[start_ns, end_ns)``, in order."""
         while start_ns < end_ns:
