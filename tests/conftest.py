@@ -7,23 +7,18 @@ on free ports of the loopback interface, ended by its process id.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+if TYPE_CHECKING:
+    from unimeter.demo.process import NodeProcess
+
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS_MAX = 30.0
 
 # Tests are the same every time; `make sim` asks for inputs that nobody has seen before.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, print_blob=True)
@@ -71,73 +66,11 @@ def shared_dir() -> Path:
     return folder
 
 
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class NodeProcess:
-    """A ``unimeter serve`` on a directory; may be killed and started again on the same ports."""
-
-    def __init__(self, directory: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        self.directory = directory
-        self.port, self.http_port = free_port(), free_port()
-        self.options = options
-        self.env = {**os.environ, **(env or {})}
-        self.output = directory.with_name(directory.name + ".output")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> str:
-        """What a client connects to."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and return when it answers /ready; fail with its words if it does not."""
-        assert self.process is None, "already running"
-        command = [sys.executable, "-m", "unimeter", "serve", "--data-dir", str(self.directory)]
-        command += ["--port", str(self.port), "--http-port", str(self.http_port), *self.options]
-        with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.env
-            )
-        self.wait_ready()
-
-    def wait_ready(self) -> None:
-        """Return once GET /ready says 200."""
-        assert self.process is not None
-        give_up = time.monotonic() + START_SECONDS_MAX
-        while self.process.poll() is None and time.monotonic() < give_up:
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                url = f"http://127.0.0.1:{self.http_port}/ready"
-                with urllib.request.urlopen(url, timeout=1) as answer:
-                    if answer.status == 200:
-                        return
-            time.sleep(0.02)
-        self.kill()
-        raise AssertionError(f"the node did not become ready:\n{self.output.read_text()}")
-
-    def kill(self) -> None:
-        """SIGKILL: no last words."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def terminate(self, seconds: float = 20.0) -> int:
-        """SIGTERM; return the exit status."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(seconds)
-        self.process = None
-        return status
-
-
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[NodeProcess]:
     """A running node on a directory of its own."""
+    from unimeter.demo.process import NodeProcess
+
     started = NodeProcess(tmp_path / "node")
     started.start()
     try:
