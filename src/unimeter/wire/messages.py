@@ -37,7 +37,6 @@ from unimeter.types import (
     AggValue,
     AlertRecord,
     Direction,
-    Event,
     EventRecord,
     IngestResult,
     MetricSchema,
@@ -141,10 +140,23 @@ class Feature(enum.IntFlag):
 
 
 @dataclass(slots=True)
+class IngestRow:
+    """One event as it travels: time in ns (0 = not given), repeated keys still visible."""
+
+    account: Account
+    metric_code: str
+    value: int
+    timestamp_ns: int = 0
+    operation: int = 0
+    properties: tuple[tuple[str, str], ...] = ()
+    id: str | None = None
+
+
+@dataclass(slots=True)
 class Ingest:
     """A batch. A session of (0, 0) means none: then a retry may be counted twice."""
 
-    events: list[Event]
+    rows: list[IngestRow]
     session_hi: int = 0
     session_lo: int = 0
     sequence: int = 0
