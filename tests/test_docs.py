@@ -110,6 +110,36 @@ def test_readme_shows_a_command_and_its_output_in_the_first_twenty_lines() -> No
     assert any(line.startswith("$ ") for line in head)
 
 
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+RUNNING_PAGES = [
+    page
+    for page in PAGES
+    if page.is_relative_to(DOCS / "start") or page.is_relative_to(DOCS / "concepts")
+]
+
+
+def page_program(page: Path) -> tuple[str, str]:
+    """Return a page's Python blocks as one program, and all that the page says they print."""
+    fences = FENCE.findall(page.read_text(encoding="utf-8"))
+    code = "".join(body for language, body in fences if language == "python")
+    return code, "".join(body for language, body in fences if language == "text")
+
+
+@pytest.mark.parametrize("page", RUNNING_PAGES, ids=page_id)
+def test_examples_of_a_page_print_what_the_page_says(
+    page: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    code, expected = page_program(page)
+    if not code:
+        return
+    if "localhost:7001" in code:
+        code = code.replace("localhost:7001", request.getfixturevalue("node").address)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert (run.stdout, run.stderr) == (expected, "")
+
+
 def readme_example() -> tuple[str, str]:
     """Return the README's first Python block and the output written under it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
