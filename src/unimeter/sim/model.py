@@ -20,6 +20,7 @@ thing it is to check.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -142,7 +143,7 @@ class Model:
         if schema.period_type != PeriodType.FIXED:
             length = 0
         calendar = make_calendar(schema.period_type, schema.billing_cycle_day, length, transitions)
-        self.metrics.append(Metric(len(self.metrics) + 1, schema, calendar))
+        self.metrics.append(Metric(len(self.metrics) + 1, copy.deepcopy(schema), calendar))
 
     def _extend(self, old: MetricSchema, new: MetricSchema) -> None:
         for threshold in new.thresholds:
