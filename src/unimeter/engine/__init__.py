@@ -20,7 +20,7 @@ from pathlib import Path
 
 from unimeter import _pure
 
-KERNELS: tuple[str, ...] = ("hashing",)
+KERNELS: tuple[str, ...] = ("hashing", "tables", "keys", "totals", "decode")
 """In import order: a kernel may cimport only those before it."""
 
 
