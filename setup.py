@@ -80,19 +80,29 @@ def kernel_extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    flags = ["/O2"] if os.name == "nt" else ["-O3", "-fno-semantic-interposition"]
+    flags = ["/O2"] if os.name == "nt" else ["-O3", "-g0", "-fno-semantic-interposition"]
     extensions = [
         Extension(".".join(path.with_suffix("").parts[1:]), [str(path)], extra_compile_args=flags)
         for path in sources
     ]
     result: list[Extension] = cythonize(
-        extensions, include_path=["src"], build_dir="build/cython", quiet=True
+        extensions,
+        include_path=["src"],
+        build_dir="build/cython",
+        nthreads=os.cpu_count() or 1,
+        quiet=True,
     )
     return result
 
 
 class BuildKernels(build_ext):
     """build_ext that gives up on all kernels when one does not compile or link."""
+
+    def finalize_options(self) -> None:
+        """Compile as many at a time as there are processors, unless told otherwise."""
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
 
     def run(self) -> None:
         """Build them all, or remove what was built and say so."""
