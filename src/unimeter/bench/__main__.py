@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 from unimeter.bench.load import LoadError
-from unimeter.bench.node import NodeError
 from unimeter.bench.probe import probe_disk
 from unimeter.bench.report import (
     Figure,
@@ -80,7 +79,7 @@ def run_scenario(name: str, settings: Settings, report: Report, install: bool) -
             figures = RIVALS[name](settings, install)
     except RivalMissingError as missing:
         return _remark(report, f"{name}: skipped, {missing}", True)
-    except (LoadError, NodeError, OSError) as error:
+    except (LoadError, RuntimeError, OSError) as error:
         return _remark(report, f"{name}: FAILED: {error}", False)
     for figure in figures:
         add_figure(report, figure)

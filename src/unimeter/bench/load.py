@@ -71,7 +71,8 @@ class IngestSource:
         replies = len(data) // INGEST_REPLY_BYTES
         used = replies * INGEST_REPLY_BYTES
         words = data[:used].cast("I")
-        if words[2::7].tolist().count(16) != replies or any(data[0:used:INGEST_REPLY_BYTES]):
+        # Every status including that of an unfinished reply: a refusal may be short, and last.
+        if any(data[0::INGEST_REPLY_BYTES]) or words[2::7].tolist().count(16) != replies:
             raise LoadError(_describe_reply(bytes(data)))
         self.stored += sum(words[3::7])
         self.duplicates += sum(words[4::7])
@@ -86,7 +87,7 @@ def _describe_reply(data: bytes) -> str:
             text = data[RESPONSE_HEADER.size :][:length]
             return f"request {request_id} got status {status} and {length} bytes {text[:200]!r}"
         data = data[RESPONSE_HEADER.size + length :]
-    return f"replies out of step: {data[:64]!r}"
+    return f"got status {data[0]}: {data[:64]!r}" if data else "replies out of step"
 
 
 @dataclass

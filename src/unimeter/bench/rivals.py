@@ -101,10 +101,20 @@ def connect_unix(path: Path, count: int) -> list[socket.socket]:
     sockets = []
     for _ in range(count):
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(START_SECONDS_MAX)
-        sock.connect(str(path))
         sockets.append(sock)
+        sock.settimeout(START_SECONDS_MAX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            close_all(sockets)
+            raise
     return sockets
+
+
+def close_all(sockets: list[socket.socket]) -> None:
+    """Close every socket."""
+    for sock in sockets:
+        sock.close()
 
 
 def measure(
@@ -333,11 +343,15 @@ def pg_exchange(sock: socket.socket, message: bytes) -> bytes:
 
 
 def pg_connect(path: Path, count: int) -> list[socket.socket]:
-    """`count` sessions with the statement prepared where the tables exist."""
+    """`count` sessions; raises an OSError while the server still starts."""
     sockets = connect_unix(path, count)
-    for sock in sockets:
-        body = struct.pack(">I", 196_608) + b"user\0postgres\0database\0postgres\0\0"
-        pg_exchange(sock, struct.pack(">I", len(body) + 4) + body)
+    body = struct.pack(">I", 196_608) + b"user\0postgres\0database\0postgres\0\0"
+    try:
+        for sock in sockets:
+            pg_exchange(sock, struct.pack(">I", len(body) + 4) + body)
+    except OSError:
+        close_all(sockets)
+        raise
     return sockets
 
 

@@ -37,7 +37,7 @@ from unimeter.bench.frames import (
     shuffled_pairs,
 )
 from unimeter.bench.load import IngestSource, LoadError, LoadResult, connect, run_load
-from unimeter.bench.node import NodeProcess, receive_exactly, request
+from unimeter.bench.node import MeasuredNode, receive_exactly, request
 from unimeter.bench.report import Figure
 
 DAY_NS: Final = 86_400 * 10**9
@@ -92,14 +92,14 @@ def temporary_directory(settings: Settings) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def fresh_node(settings: Settings, options: dict[str, str] | None = None) -> Iterator[NodeProcess]:
+def fresh_node(settings: Settings, options: dict[str, str] | None = None) -> Iterator[MeasuredNode]:
     """A running node with the metrics made."""
-    with temporary_directory(settings) as path, NodeProcess(path / "data", options) as node:
+    with temporary_directory(settings) as path, MeasuredNode(path / "data", options) as node:
         create_metrics(node)
         yield node
 
 
-def create_metrics(node: NodeProcess) -> None:
+def create_metrics(node: MeasuredNode) -> None:
     """Put the five metrics; LoadError with the node's status if one is refused."""
     with node.connect() as sock:
         for metric in METRICS:
@@ -114,7 +114,7 @@ def make_tape(settings: Settings, batch: int) -> Tape:
     return Tape(pairs, batch, first_ns=time.time_ns() // 10**9 * 10**9)
 
 
-def check_totals(node: NodeProcess, tape: Tape) -> None:
+def check_totals(node: MeasuredNode, tape: Tape) -> None:
     """Query the accounts of every metric; LoadError unless the counts are the tape's."""
     start = tape.first_ns // DAY_NS * DAY_NS - DAY_NS if tape.first_ns else 0
     end = (tape.last_ns or time.time_ns()) // DAY_NS * DAY_NS + 3 * DAY_NS
@@ -162,7 +162,7 @@ def ingest_throughput(
     with fresh_node(settings, NO_SNAPSHOT) as node:
         tape = make_tape(settings, batch)
         source = IngestSource(tape)
-        sockets = connect(node.address, connections)
+        sockets = connect(node.place, connections)
         begin, begin_cpu = time.perf_counter(), node.cpu_seconds()
         result = run_load(source, sockets, depth, settings.seconds, settings.warm_up)
         share = (node.cpu_seconds() - begin_cpu) / (time.perf_counter() - begin)
@@ -264,11 +264,11 @@ def query_round_trip(settings: Settings) -> list[Figure]:
     ]
 
 
-def run_laps(node: NodeProcess, tape: Tape, laps: int) -> LoadResult:
+def run_laps(node: MeasuredNode, tape: Tape, laps: int) -> LoadResult:
     """Send the whole tape `laps` times exactly."""
     source = IngestSource(tape)
     source_max = LimitedSource(source, laps * tape.frames)
-    result = run_load(source_max, connect(node.address, 4), 2, 600.0)
+    result = run_load(source_max, connect(node.place, 4), 2, 600.0)
     check_stored(source, result)
     return result
 
@@ -325,7 +325,7 @@ def _memory_growth(settings: Settings, tape: Tape, events: int) -> tuple[float, 
         shares = []
         for sent in range(0, requests, step):
             limited = LimitedSource(source, min(step, requests - sent))
-            run_load(limited, connect(node.address, 2), 2, 600.0)
+            run_load(limited, connect(node.place, 2), 2, 600.0)
             shares.append((node.resident_bytes() - before) / source.stored)
         if source.stored != requests * tape.batch:
             raise LoadError(f"{requests * tape.batch} events sent, {source.stored} stored")
@@ -335,15 +335,17 @@ def _memory_growth(settings: Settings, tape: Tape, events: int) -> tuple[float, 
 
 
 def restart(settings: Settings) -> list[Figure]:
-    """SIGKILL with all events after the last snapshot, then start until the first answer."""
+    """SIGKILL with all events after the last snapshot, then start until GET /ready says 200."""
     with fresh_node(settings, NO_SNAPSHOT) as node:
         tape = make_tape(settings, settings.batch)
         source = IngestSource(tape)
         limited = LimitedSource(source, settings.restart_events // settings.batch)
-        result = run_load(limited, connect(node.address, 8), settings.depth_batches, 600.0)
+        result = run_load(limited, connect(node.place, 8), settings.depth_batches, 600.0)
         check_stored(source, result)
         node.kill()
-        seconds = node.start()
+        begin = time.perf_counter()
+        node.start()
+        seconds = time.perf_counter() - begin
         check_totals(node, tape)
     name = f"restart with {result.requests_total * settings.batch:,} events to replay"
     note = f"{source.stored / seconds:,.0f} events/s; file cache warm"
