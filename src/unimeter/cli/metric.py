@@ -1,0 +1,267 @@
+"""``unimeter metric``: create, list, show and delete metrics.
+
+A definition can be changed only in ways that keep its history meaningful; what
+the node refuses is passed on word for word. ``create`` of a metric that exists
+exactly so is no error, because deployment scripts say it each time.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import click
+
+from unimeter.cli.amounts import format_amount, parse_amount
+from unimeter.cli.connection import open_client
+from unimeter.cli.options import PAIR, form_options, scale_option, server_options
+from unimeter.cli.output import Form, Sheet, say, write_record, write_sheet
+from unimeter.errors import InvalidInputError
+from unimeter.types import (
+    LIFETIME,
+    AggType,
+    AlertThreshold,
+    DimensionFilter,
+    Direction,
+    MetricSchema,
+    PeriodType,
+    Resolution,
+)
+
+COLUMNS = ("code", "type", "period", "zone", "dimensions", "thresholds", "recurring", "resolution")
+
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_KINDS = {agg.name.lower().replace("_", "-"): agg for agg in AggType}
+
+
+class Verbs(click.Group):
+    """Lists its verbs in the order of a metric's life."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["create", "list", "show", "delete"]
+
+
+@click.group(cls=Verbs)
+def command() -> None:
+    """Create, list, show or delete metrics."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  unimeter metric create api_calls count
+  unimeter metric create tokens sum --period month --dimension model --dimension kind=in,out
+  unimeter metric create seats count-unique --recurring --period month
+  unimeter metric create credits sum --period lifetime --alert-at-or-below low=1000
+  unimeter metric create gpu_hours sum --period day --zone Europe/Berlin --resolution hour
+"""
+)
+@click.argument("code")
+@click.argument("kind", type=click.Choice(list(_KINDS)))
+@click.option(
+    "--period",
+    default="30d",
+    show_default=True,
+    metavar="PERIOD",
+    help="hour, day, week, month, lifetime, or a duration such as 30d, 12h, 90m.",
+)
+@click.option(
+    "--cycle-day", type=int, default=1, show_default=True, help="The day a month begins, 1-28."
+)
+@click.option("--zone", default="UTC", show_default=True, help="IANA zone of hours, days, months.")
+@click.option(
+    "--dimension",
+    "dimensions",
+    multiple=True,
+    metavar="KEY[=A,B]",
+    help="A property totals are kept by; open, or with the values it may have.",
+)
+@click.option(
+    "--alert-at-or-above", "rising", multiple=True, type=PAIR, metavar="CODE=VALUE",
+    help="Alert when the period's total reaches the value.",
+)  # fmt: skip
+@click.option(
+    "--alert-at-or-below", "falling", multiple=True, type=PAIR, metavar="CODE=VALUE",
+    help="Alert when the total falls to the value: for balances.",
+)  # fmt: skip
+@click.option("--alert-again", is_flag=True, help="Alert at each crossing, not once per period.")
+@click.option("--recurring", is_flag=True, help="count-unique: members stay until removed.")
+@click.option(
+    "--resolution", type=click.Choice([r.name.lower() for r in Resolution]), default="day",
+    show_default=True, help="The buckets totals are kept by.",
+)  # fmt: skip
+@click.option("--field", "field_name", default="", help="A note: the field values come from.")
+@click.option("--update", is_flag=True, help="Change the metric if it exists.")
+@scale_option
+@server_options
+@click.pass_context
+def create(
+    ctx: click.Context,
+    /,
+    code: str,
+    kind: str,
+    period: str,
+    cycle_day: int,
+    zone: str,
+    dimensions: tuple[str, ...],
+    rising: tuple[tuple[str, str], ...],
+    falling: tuple[tuple[str, str], ...],
+    alert_again: bool,
+    recurring: bool,
+    resolution: str,
+    field_name: str,
+    update: bool,
+    scale: int,
+    **_: object,
+) -> None:
+    """Create a metric: a code and how its values become a total.
+
+    KIND is count, sum, max, min, latest, avg or count-unique. A metric that
+    exists with the same definition is left as it is.
+    """
+    period_type, length = parse_period(period)
+    thresholds = [
+        AlertThreshold(name, parse_amount(value, scale), alert_again, direction)
+        for direction, pairs in ((Direction.RISING, rising), (Direction.FALLING, falling))
+        for name, value in pairs
+    ]
+    schema = MetricSchema(
+        code=code,
+        agg_type=_KINDS[kind],
+        recurring=recurring,
+        field_name=field_name,
+        period_type=period_type,
+        billing_cycle_day=cycle_day,
+        filters=[_dimension(text) for text in dimensions],
+        thresholds=thresholds,
+        period=length,
+        zone=zone,
+        resolution=Resolution[resolution.upper()],
+    )
+    with open_client(ctx) as client:
+        if update:
+            client.metrics.put(schema)
+        else:
+            client.metrics.create(schema)
+    say(f"metric {code} is there")
+
+
+@command.command(
+    name="list",
+    epilog="""\b
+Examples:
+  unimeter metric list
+  unimeter metric list --ndjson | jq -r .code
+""",
+)
+@server_options
+@form_options
+@click.pass_context
+def list_metrics(ctx: click.Context, /, form: Form, **_: object) -> None:
+    """List every metric with its definition."""
+    with open_client(ctx) as client:
+        rows = [tuple(describe(schema).values()) for schema in client.metrics.list()]
+    write_sheet(Sheet(COLUMNS, rows, "no metrics yet: unimeter metric create --help"), form)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  unimeter metric show tokens
+  unimeter metric show tokens --json
+"""
+)
+@click.argument("code")
+@scale_option
+@server_options
+@form_options
+@click.pass_context
+def show(ctx: click.Context, /, code: str, scale: int, form: Form, **_: object) -> None:
+    """Show one metric's definition."""
+    with open_client(ctx) as client:
+        schema = client.metrics.get(code)
+    write_record(describe(schema, scale), form)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  unimeter metric delete old_metric
+  unimeter metric delete old_metric --yes
+"""
+)
+@click.argument("code")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@server_options
+@click.pass_context
+def delete(ctx: click.Context, /, code: str, yes: bool, **_: object) -> None:
+    """Delete a metric and its totals; its code is free afterwards."""
+    if not yes:
+        click.confirm(f"Delete metric {code} and all its totals?", abort=True, err=True)
+    with open_client(ctx) as client:
+        client.metrics.delete(code)
+    say(f"metric {code} is deleted")
+
+
+def parse_period(text: str) -> tuple[PeriodType, timedelta | None]:
+    """The period type that `text` names, and the length where it is FIXED."""
+    named = {
+        "hour": PeriodType.HOUR,
+        "day": PeriodType.DAY,
+        "week": PeriodType.WEEK,
+        "month": PeriodType.CALENDAR,
+    }
+    if text in named:
+        return named[text], None
+    if text == "lifetime":
+        return PeriodType.FIXED, LIFETIME
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InvalidInputError(
+            f"period {text!r} is not understood; write hour, day, week, month, lifetime, "
+            "or a duration such as 30d"
+        )
+    # 30 days is what a metric made with nothing but a code and a type has.
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > LIFETIME.total_seconds():
+        raise InvalidInputError(f"period {text!r} is longer than a lifetime; write lifetime")
+    return PeriodType.FIXED, None if seconds == 30 * 86_400 else timedelta(seconds=seconds)
+
+
+def period_words(schema: MetricSchema) -> str:
+    """The period as `parse_period` reads it."""
+    if schema.period_type != PeriodType.FIXED:
+        name = {PeriodType.CALENDAR: "month"}.get(schema.period_type, schema.period_type.name)
+        day = f" from day {schema.billing_cycle_day}" if schema.billing_cycle_day != 1 else ""
+        return name.lower() + day
+    if schema.period is None:
+        return "30d"
+    if schema.period >= LIFETIME:
+        return "lifetime"
+    seconds = schema.period // timedelta(seconds=1)
+    unit = next(unit for unit in ("d", "h", "m", "s") if seconds % _SECONDS[unit] == 0)
+    return f"{seconds // _SECONDS[unit]}{unit}"
+
+
+def describe(schema: MetricSchema, decimals: int = 0) -> dict[str, object]:
+    """A definition as one row."""
+    return {
+        "code": schema.code,
+        "type": schema.agg_type.name.lower().replace("_", "-"),
+        "period": period_words(schema),
+        "zone": schema.zone,
+        "dimensions": {d.key: ",".join(d.values) or "*" for d in schema.filters},
+        "thresholds": {
+            t.code: f"{'<=' if t.direction == Direction.FALLING else '>='}"
+            f"{format_amount(t.value, decimals)}"
+            for t in schema.thresholds
+        },
+        "recurring": schema.recurring,
+        "resolution": schema.resolution.name.lower(),
+    }
+
+
+def _dimension(text: str) -> DimensionFilter:
+    key, _, values = text.partition("=")
+    return DimensionFilter(key, [value for value in values.split(",") if value])

@@ -1,0 +1,200 @@
+"""Rows to stdout: as a table, JSON, NDJSON or CSV. Words to stderr.
+
+Every verb that prints data makes a `Sheet`: named columns and rows of plain
+values. The names are the keys of the JSON and the head of the CSV, so a script
+written against one form reads the other.
+
+| form | shape | when rows are many |
+|---|---|---|
+| table | aligned columns; colours on a terminal only | all rows are held |
+| ``--json`` | one array, or one object where there is one answer | written as they come |
+| ``--ndjson`` | one object per line | written as they come |
+| ``--csv`` | a head and a line per row | written as they come |
+
+Integers stay integers and a decimal is written with all its digits (in JSON as
+a string, because most readers would make a float of it). A missing value is an
+empty cell and null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, TextIO
+
+import click
+
+from unimeter.cli.moments import format_instant
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Form = Literal["table", "json", "ndjson", "csv"]
+Row = Sequence[object]
+
+TABLE_WIDTH = 10_000
+"""Columns of an imagined terminal where stdout is not one: nothing is cut or wrapped."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Named columns and the rows under them; `empty` is said where there are none."""
+
+    columns: tuple[str, ...]
+    rows: Iterable[Row]
+    empty: str = "nothing found"
+
+
+def say(words: str) -> None:
+    """Tell the person something; never data."""
+    click.echo(words, err=True)
+
+
+def write_sheet(sheet: Sheet, form: Form) -> None:
+    """Print all rows in the form that was asked for."""
+    if form == "csv":
+        _write_csv(sheet, sys.stdout)
+    elif form == "json":
+        _write_json(sheet)
+    elif form == "ndjson":
+        for row in sheet.rows:
+            click.echo(json_line(dict(zip(sheet.columns, row, strict=True))))
+    else:
+        _write_table(sheet)
+
+
+def write_record(record: Mapping[str, object], form: Form) -> None:
+    """Print the one answer of a verb that has exactly one."""
+    if form in ("json", "ndjson"):
+        indent = 2 if form == "json" else None
+        click.echo(json.dumps({key: plain(value) for key, value in record.items()}, indent=indent))
+    else:
+        write_sheet(Sheet(tuple(record), [tuple(record.values())]), form)
+
+
+def write_lines(columns: Sequence[str], rows: Iterable[Row], form: Form) -> None:
+    """Print rows one by one as they happen; JSON becomes NDJSON, because it never ends."""
+    if form == "table":
+        click.echo("  ".join(_padded(name.replace("_", " ").upper(), name) for name in columns))
+        for row in rows:
+            cells = zip(columns, row, strict=True)
+            click.echo("  ".join(_padded(text(value), name) for name, value in cells).rstrip())
+    elif form == "csv":
+        click.echo(csv_line(columns))
+        for row in rows:
+            click.echo(csv_line(row))
+    else:
+        for row in rows:
+            click.echo(json_line(dict(zip(columns, row, strict=True))))
+
+
+def csv_line(row: Row) -> str:
+    """One row of CSV without its line end."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow([text(value) for value in row])
+    return buffer.getvalue()
+
+
+def _padded(cell: str, name: str) -> str:
+    # Rows still to come have unknown widths, so columns are as wide as usual cells.
+    width = {"time": 20, "position": 8, "direction": 9, "value": 12}.get(name, 12)
+    return cell.ljust(width)
+
+
+def json_line(record: Mapping[str, object]) -> str:
+    """One object on one line."""
+    return json.dumps({key: plain(value) for key, value in record.items()}, ensure_ascii=False)
+
+
+def plain(value: object) -> object:
+    """`value` in JSON's types without losing a digit."""
+    if isinstance(value, datetime):
+        return format_instant(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def text(value: object) -> str:
+    """`value` as a cell of a table or a CSV line."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(text(item) for item in value)
+    return str(plain(value))
+
+
+def table_of(sheet: Sheet, title: str | None = None) -> Table:
+    """The rows as a rich table: numbers to the right, no frame to copy along."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = [tuple(row) for row in sheet.rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+    for number, name in enumerate(sheet.columns):
+        numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
+        table.add_column(
+            name.replace("_", " ").upper(),
+            justify="right" if numeric else "left",
+            header_style="bold",
+            no_wrap=True,
+        )
+    for row in rows:
+        table.add_row(*(escape(text(value)) for value in row))
+    return table
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, Decimal)) and not isinstance(value, bool))
+
+
+def _write_table(sheet: Sheet) -> None:
+    from rich.console import Console
+
+    table = table_of(sheet)
+    if table.row_count == 0:
+        say(sheet.empty)
+        return
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout,
+        width=None if is_terminal else TABLE_WIDTH,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _write_json(sheet: Sheet) -> None:
+    opening = "[\n  "
+    for row in sheet.rows:
+        click.echo(opening + json_line(dict(zip(sheet.columns, row, strict=True))), nl=False)
+        opening = ",\n  "
+    click.echo("[]" if opening.startswith("[") else "\n]")
+
+
+def _write_csv(sheet: Sheet, stream: TextIO) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(sheet.columns)
+    for row in sheet.rows:
+        writer.writerow([text(value) for value in row])

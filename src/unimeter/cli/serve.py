@@ -1,0 +1,72 @@
+"""``unimeter serve``: run a node until SIGTERM or Ctrl-C.
+
+The options are the fields of the server's `Config`; a flag wins over
+``UNIMETER_*`` in the environment, that over the TOML file, that over the
+default. The server itself speaks on stderr and decides the exit code.
+"""
+
+from __future__ import annotations
+
+import click
+
+EPILOG = """\b
+Examples:
+  unimeter serve
+  unimeter serve --data-dir /var/lib/unimeter --bind 0.0.0.0 --advertise meter.example.com:7001
+  unimeter serve --config unimeter.toml --retention-age 400d
+  UNIMETER_PORT=7002 UNIMETER_HTTP_PORT=9092 unimeter serve
+
+\b
+The same names in the environment and in a TOML file:
+  UNIMETER_DATA_DIR=/var/lib/unimeter     data_dir = "/var/lib/unimeter"
+
+Ready when it says so on stderr, and when GET /ready of the HTTP port answers
+200. SIGTERM finishes what is in flight and ends with code 0.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--data-dir", metavar="PATH", help="Where the data lives.  [default: ./unimeter-data]"
+)
+@click.option("--bind", metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", metavar="PORT", help="For clients; 0 is any free one.  [default: 7001]")
+@click.option(
+    "--http-port", metavar="PORT", help="For /health, /ready and /metrics.  [default: 9090]"
+)
+@click.option(
+    "--advertise", metavar="HOST:PORT",
+    help="The address clients are told.  [default: the one they came by]",
+)  # fmt: skip
+@click.option(
+    "--ack", metavar="WHEN",
+    help="What the first protocol's ASYNC waits for: quorum or leader.  [default: quorum]",
+)  # fmt: skip
+@click.option(
+    "--retention-age", metavar="TIME", help="Remove events older than 400d, 12h.  [default: keep]"
+)
+@click.option(
+    "--retention-bytes", metavar="SIZE", help="Keep this much log, such as 200GiB.  [default: all]"
+)
+@click.option(
+    "--snapshot-log-bytes", metavar="SIZE", help="Log until the next snapshot.  [default: 1GiB]"
+)
+@click.option(
+    "--segment-bytes", metavar="SIZE", help="Of one log file.  [default: by the volume's size]"
+)
+@click.option(
+    "--disk-free-bytes-min", metavar="SIZE",
+    help="With less free space clients are told to wait.  [default: 128MiB]",
+)  # fmt: skip
+@click.option(
+    "--inflight-bytes-max", metavar="SIZE",
+    help="With more accepted and not yet durable they are told to wait.  [default: 256MiB]",
+)  # fmt: skip
+@click.option("--config", "config_file", metavar="PATH", help="A TOML file with these options.")
+@click.pass_context
+def command(ctx: click.Context, /, config_file: str | None, **flags: str | None) -> None:
+    """Run a node with its data in a directory, until SIGTERM or Ctrl-C."""
+    from unimeter.server.config import load_config
+    from unimeter.server.server import serve
+
+    ctx.exit(serve(load_config(flags, file=config_file)))
