@@ -47,6 +47,7 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # 8,192 events with 16 properties eac
 INFLIGHT_BYTES_MAX: Final = 256 * 1024 * 1024  # accepted and not yet durable; then backpressure
 CONNECTION_OUT_BYTES_MAX: Final = 64 * 1024 * 1024  # unread replies; then the connection is closed
 CONNECTION_BUFFERS_BYTES_MAX: Final = 512 * 1024 * 1024  # half-received frames of all connections
+CONNECTION_STALL_SECONDS: Final = 10  # a full socket that takes no byte this long is cut off
 PAGE_ITEMS_MAX: Final = 10_000  # one page of a list
 
 # --- deduplication and sessions ----------------------------------------------

@@ -1,0 +1,224 @@
+"""All connections of a node, and the event loop as the node's host.
+
+Owns the slots: a number for each connection that the kernel gives back with
+its reply, so that one turn's replies find their sockets without a Python object
+for each request. A slot is never used again while an old reply might still carry it:
+they count up and wrap at 32 bits, past the ones in use.
+
+As the node's `Host` it brings the sync thread's news back to the loop, runs
+scans in two worker threads (at most ASIDE_MAX waiting, then "wait"), hands out replies
+and keeps the subscribers' cursors moving.
+
+Slow readers are looked at once a second: one that took no byte for
+CONNECTION_STALL_SECONDS is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from unimeter import limits
+from unimeter.errors import BackpressureError
+from unimeter.server.buffers import ReadBuffers
+from unimeter.server.connection import Connection
+from unimeter.server.hosts import run
+from unimeter.server.node import Node
+from unimeter.server.subscriptions import Subscription
+from unimeter.types import PARTITION_COUNT
+from unimeter.wire import v1, v2
+from unimeter.wire.framer import VERSION_1
+from unimeter.wire.messages import PacketType, PartitionMapReply, PartitionRoute
+
+ASIDE_MAX = 256  # scans waiting for a worker; each is one query
+ASIDE_THREADS = 2
+_SLOT_MASK = 2**32 - 1
+
+
+class Clients:
+    """The event loop's side of a node."""
+
+    inline: bool = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.node: Node  # set by `attach`, before the first connection
+        self.buffers = ReadBuffers()
+        self.shared = self.buffers.shared
+        self.advertise = ""
+        self.failure: BaseException | None = None
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self._writes: dict[int, Callable[[bytes], Any]] = {}
+        self._connections: dict[int, Connection] = {}
+        self._slow: dict[int, Connection] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._last_slot = 0
+        self._maps: dict[tuple[int, str], bytes] = {}
+        self._workers = ThreadPoolExecutor(ASIDE_THREADS, thread_name_prefix="unimeter-scan")
+        self._asides = 0
+
+    def attach(self, node: Node) -> None:
+        """Serve this node from now on."""
+        self.node = node
+
+    # --- connections -------------------------------------------------------------
+
+    def connection(self) -> Connection:
+        """The protocol of a new socket: asyncio calls this."""
+        return Connection(self)
+
+    def join(self, connection: Connection) -> int:
+        """Give a connection its slot."""
+        slot = (self._last_slot + 1) & _SLOT_MASK
+        while slot in self._connections or slot == 0:
+            slot = (slot + 1) & _SLOT_MASK
+        self._last_slot = slot
+        self._connections[slot] = connection
+        self._writes[slot] = connection.transport.write
+        self.node.statistics.connections_opened += 1
+        return slot
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection; replies still on their way to it are dropped."""
+        slot = connection.slot
+        del self._connections[slot], self._writes[slot]
+        self._slow.pop(slot, None)
+        self._subscriptions.pop(slot, None)
+        self.node.statistics.connections_closed += 1
+
+    def slow_down(self, connection: Connection) -> None:
+        """The connection's client does not read: watch it, and bound what waits for it."""
+        connection.stalled_bytes = connection.transport.get_write_buffer_size()
+        connection.stalled_since = self.loop.time()
+        self._slow[connection.slot] = connection
+        self._writes[connection.slot] = connection.write
+
+    def speed_up(self, connection: Connection) -> None:
+        """The connection's client reads again."""
+        if self._slow.pop(connection.slot, None) is not None:
+            self._writes[connection.slot] = connection.transport.write
+
+    def cut_off_stalled(self) -> None:
+        """Close connections whose client has taken nothing for too long."""
+        now = self.loop.time()
+        for connection in list(self._slow.values()):
+            waiting = connection.transport.get_write_buffer_size()
+            if waiting < connection.stalled_bytes:
+                connection.stalled_since = now
+            elif now - connection.stalled_since >= limits.CONNECTION_STALL_SECONDS:
+                connection.cut_off()
+            connection.stalled_bytes = waiting
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Keep a subscriber's cursor moving; the reply to its request goes out first."""
+        self._subscriptions[subscription.connection.slot] = subscription
+        self.loop.call_soon(subscription.pump)
+
+    def partition_map(self, version: int, transport: asyncio.Transport) -> bytes:
+        """The encoded map: this node leads everything, at an address its client can reach."""
+        address = self.advertise
+        if not address:
+            host, port = transport.get_extra_info("sockname")[:2]
+            address = f"{host}:{port}"
+        payload = self._maps.get((version, address))
+        if payload is None:
+            wire = v1 if version == VERSION_1 else v2
+            reply = PartitionMapReply([PartitionRoute(address, [address])] * PARTITION_COUNT)
+            payload = wire.encode_response(
+                PacketType.GET_PARTITION_MAP, reply, self.node.machine.applied
+            )
+            self._maps[version, address] = payload
+        return payload
+
+    def stop_reading(self) -> None:
+        """Take nothing more in; what was taken is still answered."""
+        for connection in self._connections.values():
+            if not connection.is_slow and not connection.transport.is_closing():
+                connection.transport.pause_reading()
+
+    def close(self) -> None:
+        """Close every connection once its replies are written."""
+        for connection in list(self._connections.values()):
+            connection.transport.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def abort(self) -> None:
+        """Close every connection now."""
+        for connection in list(self._connections.values()):
+            connection.transport.abort()
+
+    @property
+    def count(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a query is still reading stored events."""
+        return self._asides > 0
+
+    def statistics(self) -> dict[str, int]:
+        """Connections and the bytes they hold."""
+        return {
+            "connections": len(self._connections),
+            "connections_slow": len(self._slow),
+            "connections_subscribed": len(self._subscriptions),
+            "held_bytes": self.buffers.held_bytes,
+            "scans_waiting": self._asides,
+        }
+
+    # --- the node's host ---------------------------------------------------------
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run `callback` after the reads of this turn of the loop."""
+        self.loop.call_soon(callback)
+
+    def post(self, callback: Callable[..., None], *args: Any) -> None:
+        """Run `callback` on the loop; from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run `work` in a worker, `then` on the loop; refuse when too many wait."""
+        if self._asides >= ASIDE_MAX:
+            raise BackpressureError("too many queries are reading stored events", 0.25)
+        self._asides += 1
+
+        def finished(future: Future[Any]) -> None:
+            if not future.cancelled():
+                self.post(back, future.result())
+
+        def back(result: Any) -> None:
+            self._asides -= 1
+            then(result)
+
+        self._workers.submit(run, work).add_done_callback(finished)
+
+    def deliver(self, replies: list[tuple[int, bytes]]) -> None:
+        """Write one turn's replies; a client that has gone gets none."""
+        writes = self._writes
+        for slot, data in replies:
+            write = writes.get(slot)
+            if write is not None:
+                write(data)
+
+    def alerted(self, start: int, end: int) -> None:
+        """Push what is new, after the replies of this turn."""
+        for subscription in self._subscriptions.values():
+            self.loop.call_soon(subscription.pump)
+
+    def notice(self, sentence: str) -> None:
+        """Tell the operator."""
+        print(f"unimeter: {sentence}", file=sys.stderr, flush=True)
+
+    def failed(self, error: BaseException) -> None:
+        """The node can't go on: nothing more is read, nothing more is answered."""
+        if self.failure is None:
+            self.failure = error
+            self.on_failure(error)

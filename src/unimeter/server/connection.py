@@ -1,0 +1,381 @@
+"""One client's connection: bytes in, frames to the kernel, replies out.
+
+Owns the order of work for what a socket gave: ingest frames go to the decode
+kernel in one call for all of them; any other frame is answered here and now,
+from memory. Refuses to know what a request means (`handlers`) or when an event
+is durable (`node`).
+
+    buffer_updated ─> builder.feed ─┬─ rest is incomplete ─> held for the next read
+                                    ├─ entry is full ──────> node.full(), feed again
+                                    ├─ other request ──────> handlers, reply at once
+                                    ├─ contradicts itself ─> error reply, go on
+                                    ├─ over a limit ───────> error reply, drain, go on
+                                    └─ not our protocol ───> close
+
+While the node refuses events, frames are walked here instead and each is told
+to wait; that path needs no speed.
+
+A client that does not read its replies stops being read once 1 MiB waits for
+it, and is cut off when it takes nothing for CONNECTION_STALL_SECONDS or
+CONNECTION_OUT_BYTES_MAX wait. Nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from unimeter import limits
+from unimeter.engine.decode import (
+    FEED_BAD_MAGIC,
+    FEED_FULL,
+    FEED_MALFORMED,
+    FEED_MORE,
+    FEED_OTHER,
+    FEED_TOO_LARGE,
+)
+from unimeter.errors import UnimeterError
+from unimeter.server import handlers
+from unimeter.server.buffers import Held
+from unimeter.server.subscriptions import Subscription
+from unimeter.wire import v1, v2
+from unimeter.wire.failures import error_of, status_of
+from unimeter.wire.framer import (
+    REQUEST_HEADER_BYTES,
+    VERSION_1,
+    VERSION_2,
+    RequestHeader,
+    parse_request_header,
+    response_frame,
+)
+from unimeter.wire.messages import (
+    AlertPushEnable,
+    AlertPushReply,
+    ErrorCode,
+    ErrorReply,
+    EventsList,
+    EventsListReply,
+    PacketType,
+    ProtocolError,
+    Request,
+    Response,
+)
+
+if TYPE_CHECKING:
+    from unimeter.server.clients import Clients
+
+RETRY_AFTER_MS = 250  # disk space is looked at five times a second
+V1_LIST_ITEMS_MAX = limits.PAGE_ITEMS_MAX * 10
+"""v1 has no pages: a list longer than this is refused, since a cut one would look whole."""
+OUT_BYTES_HIGH = 1024 * 1024  # waiting replies from which a client is not read any more
+
+
+def decode(version: int, kind: int, payload: bytes) -> Request:
+    """The request in `payload`; ProtocolError for one that this node can't read."""
+    if version == VERSION_1:
+        request = v1.decode_request(kind, payload)
+        if isinstance(request, EventsList):
+            request.limit = V1_LIST_ITEMS_MAX
+        return request
+    if version == VERSION_2:
+        return v2.decode_request(kind, payload)
+    raise ProtocolError(
+        f"version {version} is not known here; this node speaks 1 and 2", ErrorCode.UNSUPPORTED
+    )
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The server's end of one socket."""
+
+    __slots__ = (
+        "address",
+        "builder",
+        "clients",
+        "held",
+        "is_slow",
+        "node",
+        "skip",
+        "slot",
+        "stalled_bytes",
+        "stalled_since",
+        "subscription",
+        "transport",
+    )
+
+    def __init__(self, clients: Clients) -> None:
+        self.clients = clients
+        self.node = clients.node
+        self.builder = clients.node.builder
+        self.held: bytes | Held | None = None
+        self.skip = 0  # bytes still to drain of a frame that was refused
+        self.slot = 0
+        self.is_slow = False
+        self.stalled_bytes = 0
+        self.stalled_since = 0.0
+        self.subscription: Subscription | None = None
+        self.transport: asyncio.Transport
+        self.address = ""
+
+    # --- asyncio's side ----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the socket and a slot."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=OUT_BYTES_HIGH)
+        self.slot = self.clients.join(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back everything this connection held."""
+        self._release()
+        self.clients.leave(self)
+
+    def pause_writing(self) -> None:
+        """The client is not reading: stop reading it until it does."""
+        self.is_slow = True
+        self.transport.pause_reading()
+        self.clients.slow_down(self)
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self.is_slow = False
+        self.clients.speed_up(self)
+        if self.subscription is not None:
+            self.subscription.pump()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the socket may write next."""
+        held = self.held
+        if held is None:
+            return self.clients.shared
+        if isinstance(held, Held):
+            return held.view[held.filled :]
+        shared = self.clients.shared
+        size = len(held)
+        shared[:size] = held
+        return shared[size:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what the socket gave."""
+        held = self.held
+        try:
+            if held is None:
+                self._consume(self.clients.shared, 0, nbytes)
+            elif isinstance(held, Held):
+                held.filled += nbytes
+                self._consume(held.view, 0, held.filled)
+            else:
+                self._consume(self.clients.shared, 0, len(held) + nbytes)
+        except Exception as error:
+            # The open entry may be half written: nothing more may be acknowledged.
+            self.node.fail(error)
+
+    # --- frames ------------------------------------------------------------------
+
+    def _consume(self, data: memoryview, start: int, end: int) -> None:
+        """Work through ``data[start:end]``, which begins at a frame or in one to drain."""
+        if self.skip:
+            start = self._drain(start, self.skip, end)
+        node, builder, slot = self.node, self.builder, self.slot
+        if not node.turn_due:
+            node.begin_turn()
+        while start < end:
+            if node.refusal:
+                start, is_rest = self._walk(data, start, end)
+                if is_rest:
+                    break
+                continue
+            start = builder.feed(data, start, end, slot)
+            stop = builder.stop
+            if stop == FEED_MORE:
+                break
+            if stop == FEED_FULL:
+                node.full()
+            elif stop == FEED_OTHER:
+                size = REQUEST_HEADER_BYTES + builder.stop_length
+                if size <= limits.FRAME_BYTES_MAX and end - start < size:
+                    break
+                start = self._other(data, start, end, self._stopped_at())
+            elif stop == FEED_TOO_LARGE:
+                start = self._refuse_large(start, end, self._stopped_at())
+            elif stop == FEED_MALFORMED:
+                self._malformed(builder.stop_version, builder.stop_request)
+            else:
+                assert stop == FEED_BAD_MAGIC
+                self._close_foreign()
+                return
+        if builder.events and not node.turn_due:
+            node.request_turn()
+        self._keep(data, start, end)
+
+    def _stopped_at(self) -> RequestHeader:
+        """The header that the kernel stopped at."""
+        builder = self.builder
+        return RequestHeader(
+            builder.stop_version, builder.stop_type, 0, builder.stop_length, builder.stop_request
+        )
+
+    def _keep(self, data: memoryview, start: int, end: int) -> None:
+        """Hold the incomplete frame at ``data[start:end]`` until the next read."""
+        held = self.held
+        if start == end:
+            if held is not None:
+                self._release()
+            return
+        if isinstance(held, Held) and start == 0 and end < len(held.view):
+            return  # it already lies where the next read goes on
+        self._release()
+        rest = data[start:end]
+        header = parse_request_header(rest)
+        frame_bytes = REQUEST_HEADER_BYTES + (header.length if header else 0)
+        self.held = self.clients.buffers.hold(rest, frame_bytes)
+        if self.held is None:
+            self._refuse_unheld(header, start, end)
+
+    def _release(self) -> None:
+        if self.held is not None:
+            self.clients.buffers.release(self.held)
+            self.held = None
+
+    def _drain(self, start: int, size: int, end: int) -> int:
+        """Drop `size` bytes from `start` on; what has not arrived is dropped when it does."""
+        dropped = min(size, end - start)
+        self.skip = size - dropped
+        return start + dropped
+
+    def _walk(self, data: memoryview, start: int, end: int) -> tuple[int, bool]:
+        """Handle one frame without feeding it: (where the next is, whether to wait for more)."""
+        try:
+            header = parse_request_header(data[start:end])
+        except ProtocolError:
+            self._close_foreign()
+            return end, False
+        if header is None:
+            return start, True
+        size = REQUEST_HEADER_BYTES + header.length
+        if header.packet_type > PacketType.INGEST_SYNC:
+            if size <= limits.FRAME_BYTES_MAX and end - start < size:
+                return start, True
+            return self._other(data, start, end, header), False
+        self._ask_to_wait(header, self.node.refusal)
+        return self._drain(start, size, end), False
+
+    # --- refusals ----------------------------------------------------------------
+
+    def _ask_to_wait(self, header: RequestHeader, reason: str) -> None:
+        """Nothing of this frame is taken; the client may send it again soon."""
+        self.node.statistics.requests_backpressure += 1
+        reply = ErrorReply(ErrorCode.BACKPRESSURE, reason, RETRY_AFTER_MS)
+        self._error(header.version, header.request_id, reply)
+
+    def _malformed(self, version: int, request_id: int) -> None:
+        text = "the frame contradicts itself: its counts and its length disagree"
+        self._error(version, request_id, ErrorReply(ErrorCode.MALFORMED, text))
+
+    def _refuse_large(self, start: int, end: int, header: RequestHeader) -> int:
+        """Answer a frame over the limits and drain it, so that the connection stays usable."""
+        text = (
+            f"a frame may have {limits.FRAME_BYTES_MAX} bytes and "
+            f"{limits.EVENTS_PER_BATCH_MAX} events; send smaller batches"
+        )
+        self._error(header.version, header.request_id, ErrorReply(ErrorCode.TOO_LARGE, text))
+        return self._drain(start, REQUEST_HEADER_BYTES + header.length, end)
+
+    def _refuse_unheld(self, header: RequestHeader | None, start: int, end: int) -> None:
+        """No memory to hold part of this frame: tell the client to wait, drain it."""
+        if header is None:
+            self.transport.abort()
+            return
+        self._ask_to_wait(header, "too many bytes of incomplete frames are held")
+        self._drain(start, REQUEST_HEADER_BYTES + header.length, end)
+
+    def _close_foreign(self) -> None:
+        """The peer does not speak this protocol; nothing it sends can be told apart."""
+        self.node.statistics.closed_bad_magic += 1
+        self._release()
+        self.transport.close()
+
+    def _error(self, version: int, request_id: int, reply: ErrorReply) -> None:
+        self.node.statistics.requests_refused += 1
+        self.send(version, request_id, -1, reply, self.node.machine.applied)
+
+    # --- requests other than ingest -----------------------------------------------
+
+    def _other(self, data: memoryview, start: int, end: int, header: RequestHeader) -> int:
+        """Answer the whole frame at `start`; return where the next begins."""
+        version, kind, _, length, request_id = header
+        if length > limits.FRAME_BYTES_MAX - REQUEST_HEADER_BYTES:
+            return self._refuse_large(start, end, header)
+        body = start + REQUEST_HEADER_BYTES
+        try:
+            request = decode(version, kind, bytes(data[body : body + length]))
+            response = self._answer(version, request_id, kind, request)
+            if response is not None:
+                self.send(version, request_id, kind, response, self.node.machine.applied)
+        except UnimeterError as error:
+            self._error(version, request_id, error_of(error))
+        except AssertionError:
+            raise  # a broken invariant stops the process
+        except Exception as error:
+            # A mistake of ours in reading must not take down the node that counts.
+            traceback.print_exc(file=sys.stderr)
+            self._error(version, request_id, error_of(error))
+        return body + length
+
+    def _answer(
+        self, version: int, request_id: int, kind: int, request: Request
+    ) -> Response | None:
+        """The response, or None when it comes later."""
+        if kind == PacketType.GET_PARTITION_MAP:
+            payload = self.clients.partition_map(version, self.transport)
+            self.write(response_frame(version, 0, request_id, payload))
+            return None
+        if isinstance(request, AlertPushEnable):
+            return self._subscribe(version, request)
+        self.node.statistics.requests_answered += 1
+
+        def done(response: Response, position: int) -> None:
+            self.send(version, request_id, kind, response, position)
+
+        return handlers.answer(self.node, request, done)
+
+    def _subscribe(self, version: int, request: AlertPushEnable) -> Response:
+        """Push alerts to this connection from now on, missed ones first."""
+        self.subscription = Subscription(self, version, request)
+        self.clients.subscribe(self.subscription)
+        return AlertPushReply(self.subscription.after)
+
+    # --- out ---------------------------------------------------------------------
+
+    def send(
+        self,
+        version: int,
+        request_id: int,
+        kind: int,
+        response: Response,
+        position: int,
+    ) -> None:
+        """Write one response in the version that its request of type `kind` came in."""
+        wire = v1 if version == VERSION_1 else v2
+        if version == VERSION_1 and isinstance(response, EventsListReply) and response.cursor:
+            text = f"the list is longer than {V1_LIST_ITEMS_MAX}; ask for a shorter range"
+            response = ErrorReply(ErrorCode.TOO_LARGE, text)
+        payload = wire.encode_response(kind, response, position)
+        self.write(response_frame(version, status_of(response), request_id, payload))
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames; cut the client off if too much waits for it."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(data)
+        if self.is_slow:
+            waiting = self.transport.get_write_buffer_size()
+            if waiting > limits.CONNECTION_OUT_BYTES_MAX:
+                self.cut_off()
+
+    def cut_off(self) -> None:
+        """Close a connection whose client does not read."""
+        self.node.statistics.closed_slow_reader += 1
+        self.transport.abort()

@@ -1,0 +1,67 @@
+"""Alerts to the connections that asked for them.
+
+Owns one cursor for each subscription: the position of the last alert sent. An
+alert exists in the engine before it is pushed, so a push only says what
+ALERTS_LIST would say too; a subscriber that reconnects names the last position
+it saw and misses nothing, gets nothing twice.
+
+    pump: while the socket takes it: next page after the cursor ─> frames ─> cursor moves
+
+Missed alerts and new ones go the same way, a page at a time. A subscriber that
+reads slowly therefore costs no memory: the cursor waits, the alerts stay where
+they are, and reading on pumps again.
+
+Rejected: a queue for each subscriber. It needs a bound, and at the bound a
+choice between losing alerts and losing the subscriber.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unimeter.server.handlers import alert_rows
+from unimeter.wire import v1, v2
+from unimeter.wire.framer import VERSION_1, push_frame
+from unimeter.wire.messages import AlertPush, AlertPushEnable, AlertRow
+
+if TYPE_CHECKING:
+    from unimeter.server.connection import Connection
+
+PAGE_ALERTS = 256  # frames joined into one write
+
+
+class Subscription:
+    """What one connection wants to hear of, and how far it has heard."""
+
+    __slots__ = ("accounts", "after", "connection", "metrics", "version")
+
+    def __init__(self, connection: Connection, version: int, request: AlertPushEnable) -> None:
+        self.connection = connection
+        self.version = version
+        self.accounts = frozenset(request.accounts)
+        self.metrics = frozenset(request.metrics)
+        last = connection.node.last_alert
+        self.after = last if request.after is None else min(request.after, last)
+
+    def pump(self) -> None:
+        """Send what is new until the socket is full or nothing is left."""
+        connection = self.connection
+        node = connection.node
+        while self.after < node.last_alert and not connection.is_slow:
+            rows, _ = alert_rows(node, self.after, PAGE_ALERTS)
+            assert rows, "an alert counted is an alert that can be read"
+            self.after = rows[-1].position
+            frames = b"".join(self._frame(row) for row in rows if self._wants(row))
+            if frames:
+                connection.write(frames)
+
+    def _wants(self, row: AlertRow) -> bool:
+        return (not self.accounts or row.account in self.accounts) and (
+            not self.metrics or row.metric_code in self.metrics
+        )
+
+    def _frame(self, row: AlertRow) -> bytes:
+        wire = v1 if self.version == VERSION_1 else v2
+        node = self.connection.node
+        kind, payload = wire.encode_push(AlertPush(row, node.node_id), node.machine.applied)
+        return push_frame(self.version, kind, payload)

@@ -1,0 +1,168 @@
+"""What a node does beside its work: disk space, snapshots, retention.
+
+Owns the schedule, not the work: `storage` writes snapshots and removes
+segments, this module decides when. The host calls `tick` about once a second;
+`review` is also called while the node refuses events, so that they are taken
+again soon after space was freed.
+
+    log since last snapshot > snapshot_log_bytes ──> fork a writer, go on
+    writer has ended                             ──> note it, apply retention
+    free space < disk_free_bytes_min             ──> refuse events, answer queries
+
+The bound on free space is lowered on a small volume (a tenth of it), since the
+log's own segments are allocated beforehand: what must stay free is room for the
+next one and for a snapshot.
+
+Rejected: a thread of its own. Everything here is a few system calls a second,
+and a second thread would need the machine to hold still.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from unimeter import limits
+from unimeter.storage.retention import RetentionPolicy
+from unimeter.storage.snapshots import SnapshotResult
+
+if TYPE_CHECKING:
+    from unimeter.server.node import Node
+
+DISK_REVIEW_SECONDS = 0.2  # how old the knowledge about free space may be
+TICK_SECONDS = 1.0
+RETENTION_SECONDS = 60.0
+LAST_SNAPSHOT_CELLS_MAX = 250_000  # at close: about a tenth of a second's work
+
+
+def volume_bytes(path: str) -> int:
+    """The size of the file system that holds `path`; 0 where there is none (memory)."""
+    while path and not os.path.exists(path):
+        parent = os.path.dirname(path)
+        if parent == path:
+            break
+        path = parent
+    try:
+        volume = os.statvfs(path or ".")
+    except OSError:
+        return 0
+    return volume.f_frsize * volume.f_blocks
+
+
+class Upkeep:
+    """The schedule of one node's housekeeping."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.snapshot_log_bytes = limits.SNAPSHOT_LOG_BYTES
+        self.disk_free_bytes_min = limits.DISK_FREE_BYTES_MIN
+        self.retention = RetentionPolicy()
+        self.free_bytes = 0
+        self.last_snapshot_seconds = 0.0
+        self._snapshot_bytes = 0  # bytes_appended when the last snapshot was begun
+        self._reviewed = float("-inf")
+        self._retained = time.monotonic()
+        self._ticked = float("-inf")
+        self._disk_refusal = ""
+
+    def configure(
+        self, snapshot_log_bytes: int, disk_free_bytes_min: int, retention: RetentionPolicy
+    ) -> None:
+        """Take the operator's numbers; the bound on free space is fitted to the volume."""
+        self.snapshot_log_bytes = snapshot_log_bytes
+        self.retention = retention
+        volume = volume_bytes(self.node.opened.path)
+        self.disk_free_bytes_min = min(disk_free_bytes_min, volume // 10 if volume else 2**63)
+        self.node.statistics.log_bytes_replayed = self.node.opened.replayed_bytes
+
+    def tick(self) -> None:
+        """Look after everything. Call about once a second."""
+        if self.node.failure is not None:
+            return
+        self.review()
+        self._after_snapshot(self.node.opened.snapshots.poll())
+        if self.log_bytes_since_snapshot > self.snapshot_log_bytes:
+            self.begin_snapshot()
+        if time.monotonic() - self._retained > RETENTION_SECONDS:
+            self._apply_retention()
+
+    def maybe_tick(self) -> None:
+        """For a host without a timer: tick if the last one is a second ago."""
+        now = time.monotonic()
+        if now - self._ticked >= TICK_SECONDS:
+            self._ticked = now
+            self.node.tick()
+
+    # --- space -------------------------------------------------------------------
+
+    def review(self) -> None:
+        """Decide anew whether events are taken; looks at the disk at most every 200 ms."""
+        now = time.monotonic()
+        node = self.node
+        if now - self._reviewed >= DISK_REVIEW_SECONDS:
+            self._reviewed = now
+            self.free_bytes = node.opened.free_bytes()
+            self._disk_refusal = self._look_at_disk()
+        if node.inflight_bytes > node.inflight_bytes_max:
+            node.refusal = "too many bytes are waiting for the disk"
+        elif node.wal.full:
+            node.refusal = "the disk is full"
+        else:
+            node.refusal = self._disk_refusal
+
+    def _look_at_disk(self) -> str:
+        """Why the disk has no room for events, or nothing."""
+        if self.free_bytes < self.disk_free_bytes_min:
+            return (
+                f"the disk has {self.free_bytes >> 20} MiB free and the node keeps "
+                f"{self.disk_free_bytes_min >> 20} MiB; events are taken again when there is room"
+            )
+        if self.node.wal.full and not self.node.wal.try_resume():
+            return "the disk is full"
+        return ""
+
+    # --- snapshots ---------------------------------------------------------------
+
+    @property
+    def log_bytes_since_snapshot(self) -> int:
+        """How much a restart would have to replay."""
+        counts = self.node.statistics
+        return counts.log_bytes_replayed + counts.bytes_appended - self._snapshot_bytes
+
+    def begin_snapshot(self, background: bool = True) -> bool:
+        """Start a snapshot of what is applied unless one is running; whether it was started."""
+        snapshots, machine = self.node.opened.snapshots, self.node.machine
+        if snapshots.busy or machine.applied <= snapshots.last_index or self.node.refusal:
+            return False
+        self._snapshot_bytes += self.log_bytes_since_snapshot
+        snapshots.begin(machine, background=background)
+        return True
+
+    def _after_snapshot(self, result: SnapshotResult | None) -> None:
+        """Note how a snapshot ended."""
+        if result is None:
+            return
+        counts = self.node.statistics
+        self.last_snapshot_seconds = result.seconds
+        if result.error:
+            counts.snapshots_failed += 1
+            self.node.host.notice(f"snapshot at {result.index} failed: {result.error}")
+        else:
+            counts.snapshots_written += 1
+            self._apply_retention()
+
+    def _apply_retention(self) -> None:
+        """Let go of what the policy does not keep."""
+        self._retained = time.monotonic()
+        if self.retention.age_ns or self.retention.bytes:
+            self.node.opened.apply_retention(self.retention, self.node.clock())
+
+    def last_snapshot(self) -> None:
+        """At close: snapshot if it is cheap, so that the next start has nothing to replay."""
+        if self.node.opened.snapshots.busy:
+            self._after_snapshot(self.node.opened.snapshots.wait())
+        cells = self.node.machine.statistics()["cells"]
+        if self.log_bytes_since_snapshot and cells <= LAST_SNAPSHOT_CELLS_MAX:
+            if self.begin_snapshot(background=False):
+                self._after_snapshot(self.node.opened.snapshots.poll())
