@@ -298,17 +298,20 @@ def _hours_are_regular(spans: list[tuple[int, int, int]]) -> bool:
 def _arithmetic(
     kind: PeriodType, period_ns: int, spans: list[tuple[int, int, int]]
 ) -> tuple[int, int] | None:
-    """(origin, length) where every period has the same length, else None."""
+    """(origin, length) where every period has the same length, else None.
+
+    0 <= origin < length, so that a kernel may do it in unsigned arithmetic.
+    """
     if kind == PeriodType.FIXED:
         return 0, period_ns
     offset_ns = spans[0][2] * SECOND_NS
     if kind == PeriodType.HOUR:
-        return (-(offset_ns % HOUR_NS), HOUR_NS) if _hours_are_regular(spans) else None
+        return (-offset_ns % HOUR_NS, HOUR_NS) if _hours_are_regular(spans) else None
     if kind == PeriodType.CALENDAR or any(span[2] != spans[0][2] for span in spans):
         return None
     if kind == PeriodType.DAY:
-        return -offset_ns, DAY_NS
-    return MONDAY_NS - offset_ns, WEEK_NS
+        return -offset_ns % DAY_NS, DAY_NS
+    return (MONDAY_NS - offset_ns) % WEEK_NS, WEEK_NS
 
 
 def _boundaries(kind: PeriodType, cycle_day: int, spans: list[tuple[int, int, int]]) -> array[int]:

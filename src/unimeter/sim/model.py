@@ -179,8 +179,8 @@ class Model:
             return Outcome.OPERATION_NOT_ALLOWED
         properties = dict(row.properties)
         for dimension in metric.schema.filters:
-            value = properties.get(dimension.key, "")
-            if dimension.values and value not in dimension.values:
+            value = properties.get(dimension.key)
+            if dimension.values and value is not None and value not in dimension.values:
                 return Outcome.DIMENSION_NOT_ALLOWED
         seen = self._claim(metric, row, day)
         if seen != Outcome.STORED:
