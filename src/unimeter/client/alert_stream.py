@@ -1,0 +1,177 @@
+"""A blocking subscription: alerts from a socket of its own, over any reconnect.
+
+The server pushes alerts in the order of their positions, missed ones first. The
+stream remembers the position of the last one it handed out and names it when it
+connects again, so nothing is lost; what comes with a position not above it is
+dropped, so nothing is repeated.
+
+    connect ── enable(after=7) ──> 8, 9, (lost) ── enable(after=9) ──> 10, ...
+
+The consumer's pace is the stream's: alerts wait in the socket, then at the
+server, which closes a connection that falls too far behind; that is one more
+reconnect.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from unimeter.client.core import Reply, decode
+from unimeter.client.retry import RETRYABLE_CODES, TIMEOUT_SECONDS
+from unimeter.client.surface import AlertStream
+from unimeter.client.transport import AttemptError, Connection
+from unimeter.errors import ConnectionError, ServerError
+from unimeter.types import AlertRecord
+from unimeter.wire import v2
+from unimeter.wire.failures import exception_of
+from unimeter.wire.framer import ResponseFrame
+from unimeter.wire.messages import (
+    AlertPush,
+    AlertPushEnable,
+    AlertPushReply,
+    ErrorReply,
+    PacketType,
+    ProtocolError,
+)
+
+WAIT_SECONDS_MAX = 3600.0  # one wait on a socket; then it is simply begun again
+
+
+class StreamHost(Protocol):
+    """What a stream needs from its client."""
+
+    def open_connection(self, address: str, until: float) -> Connection:
+        """Connect and greet."""
+
+    def address_for(self, failures: int) -> str:
+        """Where to connect after so many failures in a row."""
+
+    def pause_after(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+
+    def forget(self, stream: SocketAlertStream) -> None:
+        """The stream was closed."""
+
+
+class SocketAlertStream(AlertStream):
+    """Alerts from a node. One thread iterates; any thread may close."""
+
+    def __init__(self, host: StreamHost, request: AlertPushEnable) -> None:
+        self._host = host
+        self._request = request
+        self._position = request.after or 0
+        self._connection: Connection | None = None
+        self._address = ""
+        self._failures = 0
+        self._closed = threading.Event()
+
+    def start(self, deadline: float) -> None:
+        """Return once the server has confirmed; later alerts can't be missed."""
+        if not self._connect(deadline):
+            raise ConnectionError("no node confirmed the subscription in time")
+
+    def get(self, timeout: float | None = None) -> AlertRecord | None:
+        """The next alert; None when `timeout` seconds passed or the stream is closed."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._closed.is_set():
+            try:
+                if self._connection is None:
+                    if not self._connect(until):
+                        return None
+                    continue
+                record = self._receive(self._connection, until)
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    return None
+            except (OSError, ProtocolError):
+                self._drop()
+            else:
+                if record is not None:
+                    return record
+        return None
+
+    def close(self) -> None:
+        """End the subscription; safe from another thread."""
+        self._closed.set()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+            connection.close()
+        self._host.forget(self)
+
+    @property
+    def position(self) -> int:
+        """Position of the last alert handed out."""
+        return self._position
+
+    def offsets(self) -> dict[str, int]:
+        """`position` in the form that `subscribe(since_offset=...)` takes."""
+        return {self._address: self._position}
+
+    def _receive(self, connection: Connection, until: float) -> AlertRecord | None:
+        """The alert in the next frame; None if the frame holds something else."""
+        frame = connection.receive(min(until, time.monotonic() + WAIT_SECONDS_MAX))
+        return self._take(frame)
+
+    def _take(self, frame: ResponseFrame) -> AlertRecord | None:
+        if not frame.is_push or frame.status != PacketType.ALERT_PUSH:
+            return None
+        push = v2.decode_push(frame.status, frame.payload)[1]
+        assert isinstance(push, AlertPush)
+        if push.alert.position <= self._position:
+            return None
+        self._position = push.alert.position
+        return push.alert.record(self._address)
+
+    def _connect(self, until: float) -> bool:
+        """Connect and enable, as often as it takes; False at `until` or when closed."""
+        while not self._closed.is_set():
+            attempt_until = min(until, time.monotonic() + TIMEOUT_SECONDS)
+            if attempt_until <= time.monotonic():
+                return False
+            try:
+                self._enable(attempt_until)
+                return True
+            except (AttemptError, OSError, ProtocolError):
+                self._drop()
+                pause = self._host.pause_after(self._failures)
+                self._closed.wait(min(pause, max(0.0, until - time.monotonic())))
+        return False
+
+    def _enable(self, until: float) -> None:
+        """Ask for what follows the last alert handed out, on a new connection."""
+        self._address = self._host.address_for(self._failures)
+        self._connection = connection = self._host.open_connection(self._address, until)
+        packet_type, payload = v2.encode_request(self._request)
+        request_id = connection.send(packet_type, payload, until)
+        while (frame := connection.receive(until)).request_id != request_id:
+            # The server confirms before it pushes; anything else here is about routes.
+            if frame.is_push and frame.status == PacketType.ALERT_PUSH:
+                raise ProtocolError("an alert came before the subscription was confirmed")
+        response = decode(packet_type, Reply(frame.status, frame.payload))[1]
+        if isinstance(response, ErrorReply):
+            if response.code in RETRYABLE_CODES:
+                raise AttemptError(response.text, False)
+            self.close()
+            raise exception_of(response)
+        if not isinstance(response, AlertPushReply):
+            raise ServerError(f"unexpected reply to a subscription: {response!r}")
+        self._failures = 0
+        self._position = max(self._position, response.after)
+        self._request = replace(self._request, after=self._position)
+
+    def _drop(self) -> None:
+        """The connection is of no use any more."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._failures += 1
+        self._request = replace(self._request, after=self._after())
+
+    def _after(self) -> int | None:
+        """Where to go on: None only as long as no server has said where "now" is."""
+        return self._request.after if self._request.after is None else self._position

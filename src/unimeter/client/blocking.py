@@ -1,0 +1,278 @@
+"""`Client`: the blocking SDK, on plain sockets.
+
+A call writes one frame and reads one frame on a socket of its own, in the
+calling thread: no event loop and no hand-over, because a query of 50 µs would
+spend more on those than on the work. Threads that call at the same time use a
+connection each; an idle one is used again by the next call, last in first out.
+What the connections share (sessions, routes, the position) is the `Core`,
+behind one lock that is never held while waiting.
+
+    thread A ─ connection 1 ─┐
+    thread B ─ connection 2 ─┼─> node          core (lock): session 1: sequences 7, 8
+    idle:      connection 3 ─┘
+
+A client belongs to the process that made it. After a fork, parent and child
+would use the same session numbers and the server would take one's batch for a
+resend of the other's. So any use in another process raises.
+
+Rejected: a thread with an event loop. It made a call three times as long.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from unimeter.client import chance, checks
+from unimeter.client.alert_stream import SocketAlertStream
+from unimeter.client.core import (
+    Answer,
+    Batch,
+    Call,
+    Core,
+    IngestCall,
+    Pause,
+    Reply,
+    Send,
+    greeting,
+    ingest_reply,
+)
+from unimeter.client.outcomes import Tally
+from unimeter.client.retry import CONNECT_SECONDS, RELEASE, TIMEOUT_SECONDS, check_timeout
+from unimeter.client.routing import parse_seeds, partition_of
+from unimeter.client.surface import AlertStream, Surface
+from unimeter.client.transport import AttemptError, Connection
+from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
+from unimeter.types import Account, DeliveryMode, Event, IngestResult
+from unimeter.wire.messages import AlertPushEnable, PartitionMap, Request, Response
+
+IDLE_CONNECTIONS_MAX = 16  # per address; more threads than that open and close their own
+IDLE_SECONDS_UNCHECKED = 0.2  # an idle connection older than this is looked at before use
+WINDOW_WAIT_SECONDS = 0.05  # between looks at the deadline while every window is full
+
+
+class Client(Surface):
+    """A connection to a node or cluster, for programs with threads.
+
+        with Client(["localhost:7001"]) as client:
+            client.ingest([Event(42, "api_calls")])
+
+    Safe to share between threads, not between processes. Connects at the first
+    call, or at `connect()` and `with`, which raise `ConnectionError` early.
+    """
+
+    def __init__(
+        self, seeds: str | Sequence[str] = "localhost:7001", *, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        """Remember where to connect; `timeout` is the deadline of calls that name none."""
+        super().__init__()
+        self._timeout = check_timeout(timeout)
+        self._core = Core(parse_seeds(seeds), chance.identity, chance.fraction)
+        self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
+        self._idle: dict[str, list[Connection]] = {}
+        self._streams: set[SocketAlertStream] = set()
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- life ----------------------------------------------------------------
+
+    def connect(self, timeout: float = CONNECT_SECONDS) -> None:
+        """Reach a node now, or raise `ConnectionError` after `timeout` seconds."""
+        self._ask(PartitionMap(), 0, timeout)
+
+    def close(self) -> None:
+        """Close every connection and stream; calls under way in other threads fail."""
+        with self._lock:
+            self._closed = True
+            connections = [c for idle in self._idle.values() for c in idle]
+            self._idle = {}
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
+        for connection in connections:
+            connection.close()
+
+    def __enter__(self) -> Client:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Idle connections, sessions, requests whose sequence number is in use."""
+        with self._lock:
+            idle = sum(len(connections) for connections in self._idle.values())
+            return {"idle_connections": idle, **self._core.sessions.statistics()}
+
+    # --- what Surface asks of us ---------------------------------------------
+
+    def _ask(
+        self, request: Request, account: Account, timeout: float | None
+    ) -> tuple[Response, int]:
+        self._check_usable()
+        now = time.monotonic()
+        with self._lock:
+            call = self._core.call(request, partition_of(account), now, self._deadline(timeout))
+        answer = self._carry_out(call)
+        return answer.response, answer.position
+
+    def _ingest(
+        self, events: Sequence[Event], is_sync: bool, timeout: float | None
+    ) -> IngestResult:
+        self._check_usable()
+        refused = checks.check_events(events)
+        is_sync = is_sync or any(e.delivery_mode == DeliveryMode.SYNC for e in events)
+        deadline = self._deadline(timeout)
+        tally = Tally(events, refused)
+        indexes = [i for i in range(len(events)) if i not in refused] if refused else None
+        for batch in self._plan(events, indexes):
+            try:
+                answer = self._send_batch(batch, is_sync, deadline)
+            except UnimeterError as error:
+                tally.explain(error)
+                raise
+            tally.add(batch.indexes, ingest_reply(answer), answer.position)
+        return tally.result()
+
+    def _subscribe(self, request: AlertPushEnable, timeout: float | None) -> AlertStream:
+        self._check_usable()
+        stream = SocketAlertStream(self, request)
+        stream.start(self._deadline(timeout))
+        with self._lock:
+            self._streams.add(stream)
+        return stream
+
+    def _address(self) -> str:
+        return self._core.router.address(0, 0)
+
+    # --- batches -------------------------------------------------------------
+
+    def _plan(self, events: Sequence[Event], indexes: Sequence[int] | None) -> list[Batch]:
+        if indexes is None:
+            indexes = range(len(events))
+        else:
+            events = [events[index] for index in indexes]
+        with self._lock:
+            return self._core.plan(events, indexes, time.time_ns())
+
+    def _send_batch(self, batch: Batch, is_sync: bool, deadline: float) -> Answer:
+        call = self._begin(batch, is_sync, deadline)
+        try:
+            return self._carry_out(call)
+        finally:
+            with self._lock:
+                call.close()
+                self._lock.notify()
+
+    def _begin(self, batch: Batch, is_sync: bool, deadline: float) -> IngestCall:
+        """Wait for a sequence number; there are more than threads in all but odd programs."""
+        with self._lock:
+            while True:
+                now = time.monotonic()
+                call = self._core.maybe_ingest(batch, is_sync, now, deadline)
+                if call is not None:
+                    return call
+                if now >= deadline:
+                    raise DeadlineExceededError(
+                        "every session's window was full until the deadline; nothing was sent"
+                    )
+                self._lock.wait(min(WINDOW_WAIT_SECONDS, deadline - now))
+
+    # --- one call ------------------------------------------------------------
+
+    def _carry_out(self, call: Call) -> Answer:
+        """Do what the call says until it is over."""
+        while True:
+            with self._lock:
+                step = call.step(time.monotonic())
+            if isinstance(step, Pause):
+                time.sleep(max(0.0, step.until - time.monotonic()))
+                self._check_usable()
+                continue
+            try:
+                reply = self._attempt(call, step)
+            except AttemptError as error:
+                with self._lock:
+                    call.on_lost(error.reason, time.monotonic(), error.was_sent)
+                continue
+            with self._lock:
+                answer = call.on_reply(reply, time.monotonic())
+            if answer is not None:
+                return answer
+
+    def _attempt(self, call: Call, step: Send) -> Reply:
+        """Send once and wait once, on a connection that nobody else uses meanwhile."""
+        connection = self._take(step.address, step.until)
+        try:
+            reply = connection.exchange(call.packet_type, call.payload, step.until)
+        except BaseException:
+            connection.close()  # an unread reply may follow: the next call must not get it
+            raise
+        self._put_back(step.address, connection)
+        return reply
+
+    def _take(self, address: str, until: float) -> Connection:
+        while True:
+            try:
+                connection = self._idle[address].pop()
+            except (KeyError, IndexError):
+                return self.open_connection(address, until)
+            idle_seconds = time.monotonic() - connection.used
+            if idle_seconds < IDLE_SECONDS_UNCHECKED or connection.is_alive():
+                return connection
+            connection.close()
+
+    def _put_back(self, address: str, connection: Connection) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(address, [])
+            if not self._closed and len(idle) < IDLE_CONNECTIONS_MAX:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def open_connection(self, address: str, until: float) -> Connection:
+        """Connect and greet."""
+        connection = Connection(address, until)
+        try:
+            for request in greeting(RELEASE):
+                packet_type, reply = connection.ask(request, until)
+                with self._lock:
+                    self._core.on_greeting(packet_type, reply, address)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, AttemptError) or getattr(error, "retryable", False):
+                raise AttemptError(str(error), False) from error  # no request was sent yet
+            raise
+        return connection
+
+    def address_for(self, failures: int) -> str:
+        """Where a stream should connect after so many failures in a row."""
+        with self._lock:
+            return self._core.router.address(0, failures)
+
+    def pause_after(self, failures: int) -> float:
+        """How long a stream should wait after so many failures in a row."""
+        return self._core.backoff.pause(failures, chance.fraction)
+
+    def forget(self, stream: SocketAlertStream) -> None:
+        """The stream was closed."""
+        with self._lock:
+            self._streams.discard(stream)
+
+    # --- checks --------------------------------------------------------------
+
+    def _deadline(self, timeout: float | None) -> float:
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
+        return time.monotonic() + seconds
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClientError("this Client is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ClientError(
+                "this Client was made before a fork and its session belongs to the parent "
+                "process; make a new Client in the child"
+            )

@@ -1,0 +1,439 @@
+"""The client without its sockets: every decision, none of the waiting.
+
+A `Core` holds what a client knows (routes, sessions, the highest log position
+seen). A `Call` carries one request through failures until there is an answer,
+a refusal or no time left. Drivers (`blocking`, `aio`, the simulator) own the
+clock, the sockets and the randomness, and do what a call says:
+
+    step = call.step(now)
+      Pause  ──> wait until step.until, then step again
+      Send   ──> send call.payload to step.address and report
+                   a reply            answer = call.on_reply(reply, now)
+                   nothing came back  call.on_lost(error, now, was_sent)
+    answer is None ──> step again
+    step and on_reply raise when it is over without an answer
+
+The rules that keep an event counted once, whatever is lost on the way:
+
+- A resend of a batch has the session, the sequence and the bytes of the first
+  send. The payload is encoded once and kept.
+- `in_doubt` is set when an attempt may have been carried out without our
+  knowing. If the server has forgotten the session by then, sending under a
+  new one could count the batch twice, so the call fails with
+  `SessionExpiredError`. If the very first attempt finds the session expired,
+  nothing was counted and a new session takes over. So it does when every
+  event carries an `id`, for then the ids tell the events apart.
+- A refusal with a retryable code means that nothing of the request was done.
+
+Rejected: retries inside the transport. A connection does not know which
+requests may be repeated, and the simulator could not see the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unimeter import limits
+from unimeter.client.retry import (
+    ATTEMPT_SECONDS_MIN,
+    ATTEMPT_SHARE,
+    RETRYABLE_CODES,
+    Backoff,
+)
+from unimeter.client.routing import Router, partition_of
+from unimeter.client.sessions import SESSIONS_MAX, Sessions, Ticket
+from unimeter.errors import (
+    BackpressureError,
+    ConnectionError,
+    DeadlineExceededError,
+    RedirectError,
+    ServerError,
+    SessionExpiredError,
+    UnimeterError,
+)
+from unimeter.types import Event
+from unimeter.wire import v2
+from unimeter.wire.failures import exception_of
+from unimeter.wire.messages import (
+    Accounts,
+    AlertsList,
+    Breakdown,
+    Done,
+    ErrorCode,
+    ErrorReply,
+    EventsList,
+    Hello,
+    HelloReply,
+    Ingest,
+    IngestReply,
+    Members,
+    MetricDelete,
+    MetricList,
+    PacketType,
+    PartitionMap,
+    PartitionMapReply,
+    ProtocolError,
+    Request,
+    Response,
+    Series,
+    UsageQuery,
+    UsageRealtime,
+)
+from unimeter.wire.v2_ingest import encode_ingest
+
+_INGEST = Ingest([])  # says what kind of call it is; the bytes are made from columns
+
+EVENT_BYTES_WORST = (
+    39  # fixed columns
+    + 2 * 65  # a metric and a string account that occur once, with their length bytes
+    + limits.EVENT_ID_BYTES_MAX
+    + 1  # pair count
+    + limits.PROPERTIES_PER_EVENT_MAX
+    * (2 + limits.PROPERTY_KEY_BYTES_MAX + limits.PROPERTY_VALUE_BYTES_MAX)
+)
+"""The most one event can add to a payload; no batch needs measuring before it is encoded."""
+
+REDIRECTS_MAX = 3  # in a row; more is a disagreement between nodes, so wait as after a failure
+
+Read = (
+    UsageQuery
+    | UsageRealtime
+    | EventsList
+    | AlertsList
+    | MetricList
+    | Breakdown
+    | Accounts
+    | Series
+    | Members
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the call's payload; give the attempt up at `until`."""
+
+    address: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing to do before `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response frame as it came."""
+
+    status: int
+    payload: bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that ends a call, and the log position it reflects."""
+
+    response: Response
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that travel together, and the places they had in the caller's list."""
+
+    events: Sequence[Event]
+    indexes: Sequence[int]
+    partition: int
+    timestamp_ns: int  # of events that say none: read once, before the first attempt
+
+
+class Call:
+    """One request on its way to an answer."""
+
+    __slots__ = (
+        "core",
+        "deadline",
+        "failures",
+        "in_doubt",
+        "last_error",
+        "not_before",
+        "packet_type",
+        "partition",
+        "payload",
+        "redirects",
+        "request",
+        "started",
+    )
+
+    def __init__(
+        self, core: Core, request: Request, partition: int, now: float, deadline: float
+    ) -> None:
+        self.core = core
+        self.request = request
+        self.partition = partition
+        self.started = now
+        self.deadline = deadline
+        self.failures = 0  # in a row
+        self.redirects = 0  # in a row
+        self.in_doubt = False  # an attempt may have been carried out
+        self.not_before = now
+        self.last_error: UnimeterError | None = None
+        self.packet_type: int = PacketType.INGEST_SYNC
+        self.payload = b""
+        self._encode()
+
+    def _encode(self) -> None:
+        if isinstance(self.request, Read):
+            self.request.min_position = self.core.position
+        self.packet_type, self.payload = v2.encode_request(self.request)
+
+    def step(self, now: float) -> Send | Pause:
+        """What to do next. Raises when the deadline has passed."""
+        if now >= self.deadline:
+            raise self._time_is_up()
+        if now < self.not_before:
+            return Pause(min(self.not_before, self.deadline))
+        if self.failures and isinstance(self.request, Read):
+            self._encode()  # the position we ask for may have become meaningless since
+        share = max(ATTEMPT_SECONDS_MIN, (self.deadline - self.started) * ATTEMPT_SHARE)
+        address = self.core.router.address(self.partition, self.failures)
+        return Send(address, min(self.deadline, now + share))
+
+    def on_lost(self, error: BaseException | str, now: float, was_sent: bool) -> None:
+        """The attempt ended without a reply; `was_sent` if any byte may have arrived."""
+        self.in_doubt |= was_sent
+        known = error if isinstance(error, UnimeterError) else ConnectionError(str(error))
+        self._failed(known, now)
+
+    def on_reply(self, reply: Reply, now: float) -> Answer | None:
+        """Take a reply. None means: step again. Raises when it is a final refusal."""
+        position, response = decode(self.packet_type, reply)
+        if isinstance(response, ErrorReply):
+            return self._on_refusal(response, now)
+        self.core.see(position)
+        return Answer(response, position)
+
+    def _on_refusal(self, refusal: ErrorReply, now: float) -> Answer | None:
+        error = exception_of(refusal)
+        if isinstance(error, RedirectError) and self.redirects < REDIRECTS_MAX:
+            self.redirects += 1
+            self.core.router.redirect(self.partition, error.new_addr)
+            self.failures = 0
+            self.last_error = error
+            return None
+        if refusal.code in RETRYABLE_CODES:
+            self._failed(error, now)
+            if isinstance(error, BackpressureError):
+                self.failures = max(0, self.failures - 1)  # same node, and when it said so
+                self.not_before = max(self.not_before, now + error.retry_after)
+            return None
+        if self._was_deleted_by_us(refusal):
+            return Answer(Done(), self.core.position)
+        raise error
+
+    def _was_deleted_by_us(self, refusal: ErrorReply) -> bool:
+        """A delete whose reply was lost finds nothing the second time: it is done."""
+        return (
+            self.in_doubt
+            and isinstance(self.request, MetricDelete)
+            and refusal.code == ErrorCode.NOT_FOUND
+        )
+
+    def _failed(self, error: UnimeterError, now: float) -> None:
+        self.last_error = error
+        self.failures += 1
+        self.redirects = 0
+        self.not_before = now + self.core.backoff.pause(self.failures, self.core.random)
+
+    def _time_is_up(self) -> UnimeterError:
+        """The error that says most: whether anything may have happened, and why not."""
+        seconds = self.deadline - self.started
+        reason = f"; last failure: {self.last_error}" if self.last_error else ""
+        if self.in_doubt or self.last_error is None:
+            doubt = self._doubt() if self.in_doubt else ""
+            return DeadlineExceededError(f"no answer within {seconds:.3g} s{doubt}{reason}")
+        if isinstance(self.last_error, BackpressureError):
+            return BackpressureError(
+                f"the server asked to wait for all of {seconds:.3g} s; nothing was stored{reason}",
+                self.last_error.retry_after,
+            )
+        return ConnectionError(
+            f"no node took the request within {seconds:.3g} s, so nothing was done{reason}"
+        )
+
+    def _doubt(self) -> str:
+        return ""
+
+
+class IngestCall(Call):
+    """A batch on its way, with the right to send it."""
+
+    __slots__ = ("batch", "is_sync", "ticket")
+
+    def __init__(
+        self,
+        core: Core,
+        batch: Batch,
+        ticket: Ticket,
+        is_sync: bool,
+        now: float,
+        deadline: float,
+    ) -> None:
+        self.batch, self.ticket, self.is_sync = batch, ticket, is_sync
+        super().__init__(core, _INGEST, batch.partition, now, deadline)
+
+    def _encode(self) -> None:
+        """Once per session: a resend is the same bytes."""
+        session = self.ticket.session
+        self.packet_type = PacketType.INGEST_SYNC if self.is_sync else PacketType.INGEST_ASYNC
+        self.payload = encode_ingest(
+            self.batch.events,
+            session_hi=session.high,
+            session_lo=session.low,
+            sequence=self.ticket.sequence,
+            default_timestamp_ns=self.batch.timestamp_ns,
+        )
+
+    def close(self) -> None:
+        """Answered or given up: the number is free for the window to move on."""
+        self.ticket.resolve()
+
+    def _on_refusal(self, refusal: ErrorReply, now: float) -> Answer | None:
+        if refusal.code not in (ErrorCode.SESSION_EXPIRED, ErrorCode.SEQUENCE_TOO_OLD):
+            return super()._on_refusal(refusal, now)
+        if self.in_doubt and not all(event.id for event in self.batch.events):
+            raise SessionExpiredError(
+                "the server no longer knows this session, and an earlier attempt at this batch "
+                "got no reply: it may or may not be counted. Compare with the stored events "
+                "before sending it again; events with an id could be sent again safely"
+            )
+        if self.failures > REDIRECTS_MAX:
+            raise exception_of(refusal)
+        self.ticket = self.core.sessions.replace(self.ticket)
+        self._encode()
+        self.failures += 1  # bounds the loop against a server that forgets at once
+        return None
+
+    def _doubt(self) -> str:
+        return "; the batch may or may not be counted (events with an id can be sent again safely)"
+
+
+class Core:
+    """What one client knows. Not thread-safe; a driver adds its own lock."""
+
+    def __init__(
+        self,
+        seeds: list[str],
+        identity: Callable[[], int],
+        random: Callable[[], float],
+        *,
+        backoff: Backoff | None = None,
+        sessions_max: int = SESSIONS_MAX,
+        events_max: int = limits.EVENTS_PER_BATCH_MAX,
+    ) -> None:
+        self.router = Router(seeds)
+        self.sessions = Sessions(identity, sessions_max)
+        self.random = random
+        self.backoff = backoff or Backoff()
+        self.position = 0  # highest log position seen: reads ask for at least this
+        self.cluster_id = b""
+        self._events_max = events_max
+
+    def see(self, position: int) -> None:
+        """Remember the highest position, so that a later read includes it."""
+        if position > self.position:
+            self.position = position
+
+    def on_greeting(self, packet_type: int, reply: Reply, address: str) -> None:
+        """Take the reply to one request of the greeting."""
+        response = decode(packet_type, reply)[1]
+        if isinstance(response, ErrorReply):
+            raise exception_of(response)
+        if isinstance(response, HelloReply):
+            self._on_hello(response, address)
+        elif isinstance(response, PartitionMapReply):
+            self.router.learn(response.routes, address)
+
+    def _on_hello(self, reply: HelloReply, address: str) -> None:
+        if reply.version < 2:
+            raise ServerError(f"the server at {address} does not speak protocol version 2")
+        if self.cluster_id and reply.cluster_id != self.cluster_id:
+            # Positions and sessions belong to a log. Waiting on this one for a position
+            # of the other would never end.
+            self.position = 0
+            self.sessions.retire_all()
+        self.cluster_id = reply.cluster_id
+        self.sessions.window = min(limits.SESSION_WINDOW, max(1, reply.session_window))
+        by_bytes = max(1, (reply.frame_bytes_max - 4096) // EVENT_BYTES_WORST)
+        self._events_max = max(1, min(self._events_max, reply.events_per_batch_max, by_bytes))
+
+    def call(self, request: Request, partition: int, now: float, deadline: float) -> Call:
+        """Begin any request but an ingest."""
+        return Call(self, request, partition, now, deadline)
+
+    def maybe_ingest(
+        self, batch: Batch, is_sync: bool, now: float, deadline: float
+    ) -> IngestCall | None:
+        """Begin a batch; None while every session's window is full."""
+        ticket = self.sessions.maybe_take()
+        if ticket is None:
+            return None
+        try:
+            return IngestCall(self, batch, ticket, is_sync, now, deadline)
+        except BaseException:
+            ticket.resolve()
+            raise
+
+    def plan(
+        self, events: Sequence[Event], indexes: Sequence[int], timestamp_ns: int
+    ) -> list[Batch]:
+        """Divide events by the node that leads them and by the size of a batch.
+
+        The events of one account keep their order within and across batches.
+        """
+        assert len(events) == len(indexes)
+        batches = []
+        for group in self._groups(events):
+            size = self._events_max
+            for start in range(0, len(group), size):
+                places = group[start : start + size]
+                chosen = [events[place] for place in places]
+                numbers = [indexes[place] for place in places]
+                partition = partition_of(chosen[0].account_id)
+                batches.append(Batch(chosen, numbers, partition, timestamp_ns))
+        return batches
+
+    def _groups(self, events: Sequence[Event]) -> list[Sequence[int]]:
+        """Places of events by first choice of address; one group if there is one node."""
+        if len(self.router.nodes()) == 1:
+            return [range(len(events))] if events else []
+        groups: dict[str, list[int]] = {}
+        for place, event in enumerate(events):
+            address = self.router.address(partition_of(event.account_id), 0)
+            groups.setdefault(address, []).append(place)
+        return list(groups.values())
+
+
+def greeting(release: str) -> list[Request]:
+    """What to ask on a new connection, before anything else: who is there, who leads what."""
+    return [
+        Hello(version_min=2, version_max=2, client=f"unimeter-python {release}"),
+        PartitionMap(),
+    ]
+
+
+def decode(packet_type: int, reply: Reply) -> tuple[int, Response]:
+    """The position and the response in a reply; `ServerError` if it breaks the protocol."""
+    try:
+        return v2.decode_response(packet_type, reply.status, reply.payload)
+    except ProtocolError as error:
+        raise ServerError(f"the server's reply breaks the protocol: {error}") from error
+
+
+def ingest_reply(answer: Answer) -> IngestReply:
+    """What the answer to a batch must be."""
+    assert isinstance(answer.response, IngestReply), answer.response
+    return answer.response

@@ -1,0 +1,263 @@
+"""One asyncio connection: many frames out, replies in any order.
+
+A `Link` is a connection to one node. It owns the request ids and which of them
+still waits for a reply. `Links` keeps one link per address and connects once
+however many callers ask. A link that is lost fails every request that waits
+on it with `LinkLost`; the calls decide what to do.
+
+Frames written in one turn of the loop are joined into one write. While the
+transport is full, senders wait: that is the only queue, and it is bounded by
+the session windows.
+
+A reply that does not come in time does not end the link as long as other
+bytes arrive on it: the server is then alive and busy. A link on which nothing
+arrived since the request left is taken for dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from unimeter.client.core import Core, Reply, greeting
+from unimeter.client.retry import RELEASE
+from unimeter.client.routing import parse_address
+from unimeter.client.transport import CONNECT_SECONDS_MAX, set_options
+from unimeter.wire import v2
+from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
+from unimeter.wire.messages import PacketType, PartitionMapReply, ProtocolError
+
+PushHandler = Callable[[ResponseFrame], None]
+
+
+class LinkLost(Exception):
+    """An attempt ended without a reply; `was_sent` if any byte of it may have arrived."""
+
+    def __init__(self, reason: str, was_sent: bool) -> None:
+        super().__init__(reason)
+        self.reason, self.was_sent = reason, was_sent
+
+
+class Link(asyncio.Protocol):
+    """A connection to the node at `address`."""
+
+    def __init__(self, address: str, on_push: PushHandler, on_lost: Callable[[], None]) -> None:
+        self.address = address
+        self.is_open = False
+        self._on_push, self._on_lost = on_push, on_lost
+        self._loop = asyncio.get_running_loop()
+        self._framer = ResponseFramer()
+        self._transport: asyncio.Transport | None = None
+        self._request_id = 0
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._frames: list[bytes] = []  # of this turn, not yet written
+        self._writable: asyncio.Future[None] | None = None  # set while the transport is full
+        self._heard = 0.0  # when bytes last arrived
+        self._reason = "closed"
+
+    # --- asyncio.Protocol ----------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        set_options(transport.get_extra_info("socket"))
+        self._heard = self._loop.time()
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop: hand each reply to who waits for it."""
+        self._heard = self._loop.time()
+        self._framer.receive_data(data)
+        try:
+            while (frame := self._framer.next_frame()) is not None:
+                self._take(frame)
+        except ProtocolError as error:
+            self.abort(str(error))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called by the loop."""
+        self.abort(str(error) if error else "closed by the server")
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the transport is full."""
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Called by the loop: there is room again."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # --- use -----------------------------------------------------------------
+
+    async def exchange(self, packet_type: int, payload: bytes, until: float) -> Reply:
+        """Send a request and wait for its reply, or raise LinkLost."""
+        if self._writable is not None:
+            await self._wait_for_room(until)
+        if not self.is_open:
+            raise LinkLost(f"connection to {self.address} lost: {self._reason}", False)
+        sent = self._loop.time()
+        request_id = self._send(packet_type, payload)
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._replies[request_id] = reply
+        timer = self._loop.call_at(until, self._expire, request_id, sent)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+            self._replies.pop(request_id, None)
+
+    def abort(self, reason: str) -> None:
+        """Close at once; everything that waits fails. May be repeated."""
+        if not self.is_open:
+            return
+        self.is_open, self._reason = False, reason
+        if self._transport is not None:
+            self._transport.abort()
+        self.resume_writing()
+        replies, self._replies = self._replies, {}
+        text = f"connection to {self.address} lost: {reason}"
+        for reply in replies.values():
+            if not reply.done():
+                reply.set_exception(LinkLost(text, True))
+        self._on_lost()
+
+    def pause_reading(self) -> None:
+        """Leave further bytes with the server."""
+        if self._transport is not None and self.is_open:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes again."""
+        if self._transport is not None and self.is_open:
+            self._transport.resume_reading()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for a reply."""
+        return len(self._replies)
+
+    def _send(self, packet_type: int, payload: bytes) -> int:
+        self._request_id = self._request_id % 0xFFFF_FFFF + 1
+        frame = request_frame(VERSION_2, packet_type, self._request_id, payload)
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        self._frames.append(frame)
+        return self._request_id
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if self.is_open and self._transport is not None:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _take(self, frame: ResponseFrame) -> None:
+        if frame.is_push:
+            self._on_push(frame)
+            return
+        reply = self._replies.pop(frame.request_id, None)
+        # A reply nobody waits for answers a call that gave up.
+        if reply is not None and not reply.done():
+            reply.set_result(Reply(frame.status, frame.payload))
+
+    def _expire(self, request_id: int, sent: float) -> None:
+        reply = self._replies.get(request_id)
+        if reply is None or reply.done():
+            return
+        reply.set_exception(LinkLost(f"no reply from {self.address} in time", True))
+        if self._heard <= sent:
+            self.abort("nothing heard for too long")
+
+    async def _wait_for_room(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                while self._writable is not None:
+                    await asyncio.shield(self._writable)
+        except TimeoutError:
+            raise LinkLost(f"{self.address} takes no more bytes", False) from None
+
+
+async def open_link(
+    core: Core, address: str, until: float, on_push: PushHandler, on_lost: Callable[[], None]
+) -> Link:
+    """Connect and greet, or raise LinkLost."""
+    loop = asyncio.get_running_loop()
+    host, port = parse_address(address)
+    link = Link(address, on_push, on_lost)
+    try:
+        async with asyncio.timeout_at(min(until, loop.time() + CONNECT_SECONDS_MAX)):
+            await loop.create_connection(lambda: link, host, port)
+    except TimeoutError:
+        raise LinkLost(f"can't connect to {address}: no answer", False) from None
+    except OSError as error:
+        raise LinkLost(f"can't connect to {address}: {error}", False) from error
+    try:
+        for request in greeting(RELEASE):
+            packet_type, payload = v2.encode_request(request)
+            reply = await link.exchange(packet_type, payload, until)
+            core.on_greeting(packet_type, reply, address)
+    except BaseException as error:
+        link.abort("the greeting failed")
+        if isinstance(error, LinkLost) or getattr(error, "retryable", False):
+            raise LinkLost(str(error), False) from error  # no request was sent yet
+        raise
+    return link
+
+
+class Links:
+    """At most one link per address."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._links: dict[str, Link] = {}
+        self._opening: dict[str, asyncio.Task[Link]] = {}
+
+    async def get(self, address: str, until: float) -> Link:
+        """The link to `address`, opened if need be, or LinkLost."""
+        link = self._links.get(address)
+        if link is not None and link.is_open:
+            return link
+        opening = self._opening.get(address)
+        if opening is None:
+            opening = asyncio.ensure_future(self._open(address, until))
+            self._opening[address] = opening
+            opening.add_done_callback(lambda task: self._opened(address, task))
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(opening)
+        except TimeoutError:
+            raise LinkLost(f"can't connect to {address}: no answer", False) from None
+
+    async def _open(self, address: str, until: float) -> Link:
+        link = await open_link(self._core, address, until, self._on_push(address), lambda: None)
+        self._links[address] = link
+        return link
+
+    def _opened(self, address: str, task: asyncio.Task[Link]) -> None:
+        self._opening.pop(address, None)
+        if not task.cancelled():
+            task.exception()  # every caller may have given up before it failed
+
+    def _on_push(self, address: str) -> PushHandler:
+        def take(frame: ResponseFrame) -> None:
+            if frame.status == PacketType.PARTITION_MAP_UPDATE:
+                push = v2.decode_push(frame.status, frame.payload)[1]
+                assert isinstance(push, PartitionMapReply)
+                self._core.router.learn(push.routes, address)
+
+        return take
+
+    async def close(self) -> None:
+        """Close every link and wait until the attempts to open one have ended."""
+        opening = list(self._opening.values())
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        for link in list(self._links.values()):
+            link.abort("the client was closed")
+        self._links = {}
+
+    def statistics(self) -> dict[str, int]:
+        """Links open and requests in flight."""
+        links = [link for link in self._links.values() if link.is_open]
+        return {"connections": len(links), "in_flight": sum(link.in_flight for link in links)}

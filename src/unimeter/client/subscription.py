@@ -1,0 +1,179 @@
+"""An asyncio subscription: alerts over any reconnect, each once and in order.
+
+The same contract as the blocking `alert_stream`, on a link of its own. The
+position of the last alert received is named again at every reconnect, and what
+is not above it is dropped.
+
+    link ─ push ─> inbox (buffer_size) ─> async for
+
+When the inbox is full the link stops reading, so alerts wait in the socket and
+then at the server. Nothing is dropped for a slow consumer; `dropped()` is kept
+for programs written for the published SDK and is always 0. What was received
+but not yet handed out is not part of `position`, so a process that saves
+`position` (or `offsets()`) after handling an alert goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+from unimeter.client import chance
+from unimeter.client.core import Core, decode
+from unimeter.client.retry import RETRYABLE_CODES, TIMEOUT_SECONDS
+from unimeter.client.streams import Link, LinkLost, open_link
+from unimeter.errors import ConnectionError, InvalidInputError, ServerError, UnimeterError
+from unimeter.types import AlertRecord
+from unimeter.wire import v2
+from unimeter.wire.failures import exception_of
+from unimeter.wire.framer import ResponseFrame
+from unimeter.wire.messages import (
+    AlertPush,
+    AlertPushEnable,
+    AlertPushReply,
+    ErrorReply,
+    PacketType,
+)
+
+
+class Subscription:
+    """A stream of alerts. Iterate with ``async for``; `close()` ends the iteration."""
+
+    def __init__(
+        self, core: Core, request: AlertPushEnable, buffer_size: int, known: set[Subscription]
+    ) -> None:
+        if isinstance(buffer_size, bool) or not isinstance(buffer_size, int) or buffer_size < 1:
+            raise InvalidInputError(f"buffer_size must be an int from 1 up, not {buffer_size!r}")
+        self._core, self._request, self._known = core, request, known
+        self._buffer_size = buffer_size
+        self._inbox: deque[AlertRecord] = deque()
+        self._received = request.after or 0  # position of the last alert put into the inbox
+        self._position = self._received  # of the last one handed out
+        self._address = ""
+        self._link: Link | None = None
+        self._lost = asyncio.Event()
+        self._news = asyncio.Event()  # an alert, an error or the end
+        self._keeper: asyncio.Task[None] | None = None
+        self._error: UnimeterError | None = None
+        self._closed = False
+
+    # --- use -----------------------------------------------------------------
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> AlertRecord:
+        while not self._inbox:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        record = self._inbox.popleft()
+        self._position = record.position
+        if self._link is not None and len(self._inbox) < self._buffer_size:
+            self._link.resume_reading()
+        return record
+
+    @property
+    def position(self) -> int:
+        """Position of the last alert handed out; `subscribe(after=...)` goes on from it."""
+        return self._position
+
+    def offsets(self) -> dict[str, int]:
+        """`position` in the form that `subscribe(since_offset=...)` takes."""
+        return {self._address: self._position}
+
+    def dropped(self) -> int:
+        """Always 0: a slow consumer slows the stream and loses nothing."""
+        return 0
+
+    async def close(self) -> None:
+        """End the subscription. Alerts already received can still be taken."""
+        if self._closed:
+            return
+        self._closed = True
+        self._known.discard(self)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._link is not None:
+            self._link.abort("the subscription was closed")
+        self._news.set()
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- keeping it alive ----------------------------------------------------
+
+    async def start(self, deadline: float) -> None:
+        """Return once the server has confirmed; later alerts can't be missed."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._connect()
+        except TimeoutError:
+            raise ConnectionError("no node confirmed the subscription in time") from None
+        self._known.add(self)
+        self._keeper = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
+        """Connect again whenever the link is lost."""
+        try:
+            while True:
+                await self._lost.wait()
+                await self._connect()
+        except UnimeterError as error:
+            self._error = error
+            self._news.set()
+
+    async def _connect(self) -> None:
+        """Connect and enable, as often as it takes."""
+        failures = 0
+        while True:
+            try:
+                await self._enable(self._core.router.address(0, failures))
+                return
+            except LinkLost:
+                failures += 1
+                await asyncio.sleep(self._core.backoff.pause(failures, chance.fraction))
+
+    async def _enable(self, address: str) -> None:
+        """Ask for what follows the last alert received, on a new link."""
+        until = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
+        self._lost.clear()
+        self._link = link = await open_link(self._core, address, until, self._take, self._lost.set)
+        self._address = address
+        packet_type, payload = v2.encode_request(self._request)
+        reply = await link.exchange(packet_type, payload, until)
+        response = decode(packet_type, reply)[1]
+        if isinstance(response, ErrorReply):
+            link.abort("subscription refused")
+            if response.code in RETRYABLE_CODES:
+                raise LinkLost(response.text, False)
+            raise exception_of(response)
+        if not isinstance(response, AlertPushReply):
+            raise ServerError(f"unexpected reply to a subscription: {response!r}")
+        if self._request.after is None:
+            self._position = max(self._position, response.after)
+        self._received = max(self._received, response.after)
+        self._request = replace(self._request, after=self._received)
+
+    def _take(self, frame: ResponseFrame) -> None:
+        """A push arrived."""
+        if frame.status != PacketType.ALERT_PUSH:
+            return
+        push = v2.decode_push(frame.status, frame.payload)[1]
+        assert isinstance(push, AlertPush)
+        if push.alert.position <= self._received:
+            return
+        self._received = push.alert.position
+        self._request = replace(self._request, after=self._received)
+        self._inbox.append(push.alert.record(self._address))
+        self._news.set()
+        if len(self._inbox) >= self._buffer_size and self._link is not None:
+            self._link.pause_reading()
