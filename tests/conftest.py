@@ -40,7 +40,7 @@ def pytest_report_header() -> list[str]:
 
 def shared_folder() -> Path | None:
     """Return the folder of real input that lies beside the repository, if it does."""
-    named = os.environ.get("UNIMETER_SHARED")
+    named = os.environ.get("SHARED_DIR")
     folder = Path(named) if named else ROOT.parent / "shared"
     return folder if (folder / "data").is_dir() else None
 
@@ -55,14 +55,14 @@ def root() -> Path:
 def shared_dir() -> Path:
     """The folder of real input; a test that needs it is skipped where it is absent.
 
-    Naming it with UNIMETER_SHARED promises that it is there: then its absence
+    Naming it with SHARED_DIR promises that it is there: then its absence
     is a failure, so that a CI which has the input can't lose it unnoticed.
     """
     folder = shared_folder()
     if folder is None:
-        if os.environ.get("UNIMETER_SHARED"):
-            pytest.fail("UNIMETER_SHARED names a folder that has no data/ in it")
-        pytest.skip("needs ../shared beside the repository, or UNIMETER_SHARED=its path")
+        if os.environ.get("SHARED_DIR"):
+            pytest.fail("SHARED_DIR names a folder that has no data/ in it")
+        pytest.skip("needs ../shared beside the repository, or SHARED_DIR=its path")
     return folder
 
 
