@@ -9,10 +9,11 @@ Every option has the same name everywhere: ``data_dir`` is ``--data-dir``,
 ``UNIMETER_DATA_DIR`` and ``data_dir`` (or ``data-dir``) in the file. Sizes take
 ``64MiB`` or ``2GB``, durations ``90d``, ``12h``, ``30s``.
 
-An unknown key, in the file or the environment, is refused with the names that
-exist, because a misspelt retention that is quietly ignored is found out when
-the disk is full. Kubernetes sets variables like ``UNIMETER_PORT_7001_TCP`` for a
-service of that name; those are nobody's typing mistake and are passed over.
+An unknown key in the file is refused with the names that exist, and so is a
+variable that is nearly one of them, because a misspelt retention that is quietly
+ignored is found out when the disk is full. Other ``UNIMETER_*`` variables belong
+to other programs (Kubernetes sets ``UNIMETER_PORT_7001_TCP`` for a service of that
+name) and are passed over.
 
 Rejected: a configuration library. There are a dozen options and two types.
 """
@@ -33,10 +34,7 @@ from unimeter.errors import InvalidInputError
 
 ADDRESS_BYTES_MAX = 24  # the partition map's field width in v1
 ENVIRONMENT_PREFIX = "UNIMETER_"
-NOT_SERVER_OPTIONS = frozenset(
-    {"CONFIG", "NO_COMPILE", "PURE", "SERVER", "SERVERS", "TIMEOUT", "TRACEBACK"}
-)
-"""UNIMETER_ variables that belong to other parts of the package."""
+NEAR = 0.75  # likeness from which a variable counts as a misspelt option
 _KUBERNETES = re.compile(r"(SERVICE_.*|PORT_\d+_(TCP|UDP).*)$")
 
 
@@ -189,10 +187,13 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         tail, value = variable.removeprefix(ENVIRONMENT_PREFIX), environment[variable]
-        if tail in NOT_SERVER_OPTIONS or _KUBERNETES.match(tail) or value.startswith("tcp://"):
+        if _KUBERNETES.match(tail) or value.startswith("tcp://"):
             continue
-        _check_known(tail.lower(), variable, "environment")
-        options[tail.lower()] = PARSERS[tail.lower()](variable, value)
+        key = tail.lower()
+        if key not in PARSERS and not difflib.get_close_matches(key, PARSERS, 1, NEAR):
+            continue
+        _check_known(key, variable, "environment")
+        options[key] = PARSERS[key](variable, value)
     return options
 
 

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from unimeter import limits
+from unimeter import __version__, limits
 from unimeter.engine import catalog, entries, query
 from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.node import Node
@@ -71,13 +70,6 @@ def call(node: Node, request: m.Request) -> tuple[m.Response, int]:
 # --- the node about itself ------------------------------------------------------
 
 
-def _software() -> str:
-    try:
-        return f"unimeter {version('unimeter')}"
-    except PackageNotFoundError:
-        return "unimeter"
-
-
 def _hello(node: Node, request: m.Hello, done: Done) -> m.Response:
     if request.version_min > 2 or request.version_max < 1:
         raise m.ProtocolError("this node speaks versions 1 and 2", m.ErrorCode.UNSUPPORTED)
@@ -85,7 +77,7 @@ def _hello(node: Node, request: m.Hello, done: Done) -> m.Response:
         version=min(2, request.version_max),
         node_id=node.node_id,
         cluster_id=node.machine.cluster_id,
-        server=_software(),
+        server=f"unimeter {__version__}",
     )
 
 
