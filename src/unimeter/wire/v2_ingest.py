@@ -287,6 +287,8 @@ def decode_ingest(payload: Buffer, is_sync: bool = True) -> Ingest:
         raise ProtocolError(f"ingest flags are {flags:#x}; expected 0")
     if columns & ~_COLUMNS_KNOWN:
         raise ProtocolError(f"ingest columns are {columns:#x}; bits above {_COLUMNS_KNOWN:#x} set")
+    if max(metric_count, account_count, tagset_count) > count:
+        raise ProtocolError(f"a table has more entries than the {count} events of the batch")
     metrics = [reader.text8("metric code") for _ in range(metric_count)]
     accounts = [reader.text8("account") for _ in range(account_count)]
     tagsets = [_decode_tagset(reader) for _ in range(tagset_count)]
