@@ -20,7 +20,16 @@ from pathlib import Path
 
 from unimeter import _pure
 
-KERNELS: tuple[str, ...] = ("hashing", "tables", "keys", "totals", "decode")
+KERNELS: tuple[str, ...] = (
+    "hashing",
+    "tables",
+    "keys",
+    "totals",
+    "decode",
+    "count",
+    "records",
+    "replies",
+)
 """In import order: a kernel may cimport only those before it."""
 
 

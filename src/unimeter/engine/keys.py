@@ -40,7 +40,7 @@ class KeyTable:
         self.words = Words(128)
         self.slots = self.words.view
         self.meta_words = Words(32)
-        self.meta = self.meta_words.view.cast("I")
+        self.meta = self.meta_words.view.cast("B").cast("I")
         self.old_words = None
         self.old_meta_words = None
         self.old_slots = self.slots
@@ -156,7 +156,7 @@ class KeyTable:
         self.words = Words(2 * size)
         self.slots = self.words.view
         self.meta_words = Words((size + 1) // 2)
-        self.meta = self.meta_words.view.cast("I")
+        self.meta = self.meta_words.view.cast("B").cast("I")
         self.size = size
         self.moved = 0
         self.origin = 0
@@ -244,13 +244,13 @@ class KeyTable:
         self.words = source.array(2 * self.size)
         self.slots = self.words.view
         self.meta_words = source.array((self.size + 1) // 2)
-        self.meta = self.meta_words.view.cast("I")
+        self.meta = self.meta_words.view.cast("B").cast("I")
         self.old_slots, self.old_meta = self.slots, self.meta
         if self.old_size:
             self.old_words = source.array(2 * self.old_size)
             self.old_slots = self.old_words.view
             self.old_meta_words = source.array((self.old_size + 1) // 2)
-            self.old_meta = self.old_meta_words.view.cast("I")
+            self.old_meta = self.old_meta_words.view.cast("B").cast("I")
 
     def nbytes(self) -> int:
         """Bytes of the slots now held."""
