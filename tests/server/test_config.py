@@ -88,7 +88,7 @@ def test_unknown_key_in_file_is_refused_with_the_nearest_name(tmp_path: Path) ->
     ("variable", "option"),
     [
         ("UNIMETER_DATADIR", "data_dir"),
-        ("UNIMETER_RETENTION_DAYS", "retention_age"),
+        ("UNIMETER_RETENTION_AGES", "retention_age"),
         ("UNIMETER_HTTPPORT", "http_port"),
     ],
 )

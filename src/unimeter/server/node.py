@@ -31,6 +31,7 @@ a sync could not carry what arrived while the last one ran.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -40,7 +41,7 @@ from unimeter import limits
 from unimeter.engine import entries
 from unimeter.engine.decode import FEED_FULL, FEED_MORE, FEED_TOO_LARGE, EntryBuilder
 from unimeter.engine.machine import Applied, Machine
-from unimeter.engine.replies import refuse, render
+from unimeter.engine.replies import render
 from unimeter.errors import BackpressureError
 from unimeter.server.hosts import Host, InlineHost
 from unimeter.server.statistics import Statistics
@@ -48,7 +49,10 @@ from unimeter.server.upkeep import Upkeep
 from unimeter.storage.disk import DiskFullError, FatalStorageError
 from unimeter.storage.recovery import Opened
 from unimeter.storage.writer import Writer
-from unimeter.wire.messages import ErrorCode, ProtocolError
+from unimeter.wire import v1, v2
+from unimeter.wire.failures import error_of, status_of
+from unimeter.wire.framer import VERSION_1, response_frame
+from unimeter.wire.messages import ErrorCode, ErrorReply, PacketType, ProtocolError
 
 TERM = 1  # until replication brings elections
 INLINE_SYNC_BYTES_MAX = 96 * 1024
@@ -75,6 +79,17 @@ class Waiting:
         self.index = 0
         self.kind, self.timestamp_ns, self.body, self.events = kind, timestamp_ns, body, events
         self.routes, self.done = routes, done
+
+
+def refuse(routes: bytes, position: int, reply: ErrorReply) -> list[tuple[int, bytes]]:
+    """The same refusal for every request that `routes` names, as (slot, frame)."""
+    frames = []
+    for _, place, request_id in struct.iter_unpack("<QQQ", routes):
+        version, slot = place >> 32, place & 0xFFFFFFFF
+        wire = v1 if version == VERSION_1 else v2
+        payload = wire.encode_response(PacketType.INGEST_SYNC, reply, position)
+        frames.append((slot, response_frame(version, status_of(reply), request_id, payload)))
+    return frames
 
 
 class Node:
@@ -302,7 +317,7 @@ class Node:
             counts.events_duplicate += applied.duplicates
             counts.events_refused += applied.refused
             self.events.note(entry.index, applied.outcomes)
-        replies = render(applied, entry.routes)
+        replies = render(self.machine, applied, entry.routes)
         counts.ingest_replies += len(replies)
         self.host.deliver(replies)
         if applied.alerts_to > applied.alerts_from:
@@ -337,7 +352,7 @@ class Node:
             entry.done(error, 0)
         else:
             self.statistics.requests_backpressure += 1
-            self.host.deliver(refuse(entry.routes, self.machine.applied, str(error)))
+            self.host.deliver(refuse(entry.routes, self.machine.applied, error_of(error)))
 
     def fail(self, error: BaseException) -> None:
         """Acknowledge nothing more; the first error is the one that counts."""
@@ -355,6 +370,12 @@ class Node:
             self.fail(error)
 
     # --- the end -----------------------------------------------------------------
+
+    @property
+    def last_alert(self) -> int:
+        """The position of the newest alert; they count from 1 without gaps."""
+        count: int = self.machine.counter.alert_count
+        return count
 
     @property
     def idle(self) -> bool:
