@@ -170,14 +170,14 @@ class FileRun:
         """Answer for a batch, or for its rows before the one to stop at."""
         bad = next((row for row in batch if row.problem), None) if self._plan.stops else None
         rows = batch if bad is None else batch[: batch.index(bad)]
-        refused = self._send([row for row in rows if not row.problem])
+        faults = {row.line: (row, row.problem) for row in rows if row.problem}
+        self.counts.skipped += len(faults)
+        self.progress.skipped += len(faults)
+        refused = self._send([row for row in rows if not row.problem], faults)
+        for _, (row, what) in sorted(faults.items()):
+            self._reject(row, what)
         if refused is not None and self._plan.stops:
             return self._stop(refused)
-        for row in rows:
-            if row.problem:
-                self.counts.skipped += 1
-                self.progress.skipped += 1
-                self._reject(row, row.problem)
         if bad is not None:
             self.counts.skipped += 1
             say(f"{self.name}:{bad.line}: {bad.problem}")
@@ -189,8 +189,8 @@ class FileRun:
             # A last line without an end may still grow; then it must be read again.
             self._mark(last.start, last.line - 1)
 
-    def _send(self, rows: list[Row]) -> Row | None:
-        """Send rows and name those the node refused; the first of them."""
+    def _send(self, rows: list[Row], faults: dict[int, tuple[Row, str]]) -> Row | None:
+        """Send rows; add those the node refused to `faults` and return the first."""
         if not rows or self._meter is None:
             return None
         result = self._meter.ingest([row.event for row in rows if row.event is not None])
@@ -201,7 +201,8 @@ class FileRun:
         if not self._plan.stops:
             self.progress.refused += result.n_refused
         for refusal in result.refusals:
-            self._reject(rows[refusal.index], refusal.message)
+            row = rows[refusal.index]
+            faults[row.line] = (row, refusal.message)
         if result.n_refused > len(result.refusals):
             say(
                 f"{self.name}:{rows[0].line}-{rows[-1].line}: {result.n_refused} events were "
