@@ -1,0 +1,184 @@
+"""The few facts that must never be lost or believed wrongly, in four copies.
+
+    offset 0      pair A, copy 0
+           4096   pair A, copy 1
+           8192   pair B, copy 2
+           12288  pair B, copy 3
+
+Owns the file `superblock`: whose directory this is, the term and vote (for
+replication), which snapshot is in effect. Each update has the next sequence number
+and goes to the pair that does not hold the newest one: first copy, sync, second
+copy, sync. So a crash damages at most one copy, and the copy with the highest
+sequence number is the truth. Two damaged copies are not a crash: refused.
+
+Rejected: a small file replaced by rename. It is one copy, and a flipped bit in it
+would cost the vote, that is, the promise that a node votes once in a term.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from unimeter.errors import CorruptionError, WrongDirectoryError
+from unimeter.storage.disk import Disk, File
+from unimeter.storage.layout import FORMAT_VERSION, Identity
+from unimeter.storage.segments import RESTORE_ADVICE, check_version
+
+SUPERBLOCK_MAGIC: Final = b"UNIMSUP\n"
+COPY_BYTES: Final = 4096
+COPIES: Final = 4
+# magic version crc copy 0 sequence cluster node created term vote snapshot removed_ns
+_COPY = struct.Struct("<8sIIIIQ16sQqQQQq")
+
+
+@dataclass(frozen=True)
+class Superblock:
+    """What the file says."""
+
+    identity: Identity
+    created_ns: int
+    sequence: int = 1
+    term: int = 0  # the highest this node has seen
+    vote: int = 0  # whom it voted for in `term`; 0 = nobody
+    snapshot_index: int = 0  # the newest snapshot in effect; 0 = none
+    removed_timestamp_ns: int = 0  # the latest event timestamp that retention removed; 0 = none
+
+
+def encode_copy(block: Superblock, copy: int) -> bytes:
+    fields = (
+        copy,
+        0,
+        block.sequence,
+        block.identity.cluster_id,
+        block.identity.node_id,
+        block.created_ns,
+        block.term,
+        block.vote,
+        block.snapshot_index,
+        block.removed_timestamp_ns,
+    )
+    blank = _COPY.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, 0, *fields)
+    crc = zlib.crc32(blank.ljust(COPY_BYTES, b"\0"))
+    return _COPY.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, crc, *fields).ljust(COPY_BYTES, b"\0")
+
+
+def decode_copy(data: bytes, copy: int) -> tuple[int, Superblock] | str:
+    """(format version, facts), or a phrase saying what is wrong with the bytes."""
+    if len(data) < COPY_BYTES:
+        return f"{len(data)} bytes"
+    magic, version, crc, number, _, sequence, cluster, node, *rest = _COPY.unpack_from(data)
+    found = zlib.crc32(data[:12] + bytes(4) + data[16:])
+    if magic != SUPERBLOCK_MAGIC:
+        return f"magic {magic.hex()}"
+    if crc != found:
+        return f"checksum {found:08x} over bytes that say {crc:08x}"
+    if number != copy:
+        return f"copy {number}"
+    created, term, vote, snapshot, removed = rest
+    identity = Identity(cluster, node)
+    return version, Superblock(identity, created, sequence, term, vote, snapshot, removed)
+
+
+class SuperblockFile:
+    """The open file; `current` is always what is durable."""
+
+    def __init__(self, file: File, current: Superblock) -> None:
+        """Use `create` or `open`."""
+        self._file, self.current = file, current
+        self.mended = ""  # a sentence for the operator, where a copy was mended at opening
+
+    @classmethod
+    def create(cls, disk: Disk, directory: str, block: Superblock) -> SuperblockFile:
+        """Make the file whole under a temporary name, so that it exists whole or not at all."""
+        path = f"{directory}/superblock"
+        file = disk.open(f"{path}.tmp", create=True)
+        file.write(0, [encode_copy(block, copy) for copy in range(COPIES)])
+        file.sync()
+        disk.rename(f"{path}.tmp", path)
+        disk.sync_directory(directory)
+        file.path = path
+        return cls(file, block)
+
+    @classmethod
+    def open(cls, disk: Disk, directory: str) -> SuperblockFile:
+        """Read and check all copies; mend one that a crash or a flipped bit damaged."""
+        path = f"{directory}/superblock"
+        block, bad = read_superblock(disk, path)
+        opened = cls(disk.open(path, write=True), block)
+        pair = _pair_of(block.sequence)
+        if bad is not None:
+            opened._write_copy(bad)
+            opened.mended = f"{path}: copy {bad} was damaged and was written anew from the others"
+        # A crash between the two copies of a pair leaves the second one behind.
+        opened._write_copy(pair + 1)
+        return opened
+
+    def update(self, **changes: int) -> None:
+        """Make `changes` durable before this returns."""
+        assert not {"identity", "created_ns", "sequence"} & set(changes)
+        block = replace(self.current, sequence=self.current.sequence + 1, **changes)  # type: ignore[arg-type]
+        assert block.term >= self.current.term, "the term went back"
+        self.current = block
+        pair = _pair_of(block.sequence)
+        self._write_copy(pair)
+        self._write_copy(pair + 1)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write_copy(self, copy: int) -> None:
+        self._file.write(copy * COPY_BYTES, [encode_copy(self.current, copy)])
+        self._file.sync()
+
+
+def _pair_of(sequence: int) -> int:
+    return 0 if sequence % 2 else 2
+
+
+def read_superblock(disk: Disk, path: str) -> tuple[Superblock, int | None]:
+    """(the newest facts, the number of the one damaged copy or None); raise if more are damaged."""
+    file = disk.open(path)
+    try:
+        data = file.read(0, COPIES * COPY_BYTES + 1)
+    finally:
+        file.close()
+    if len(data) != COPIES * COPY_BYTES:
+        raise CorruptionError(
+            path, min(len(data), COPIES * COPY_BYTES), f"a file of {COPIES * COPY_BYTES} bytes",
+            f"{len(data)} bytes" if len(data) < COPIES * COPY_BYTES else "more", RESTORE_ADVICE,
+        )
+    newest: Superblock | None = None
+    bad: list[tuple[int, str]] = []
+    for copy in range(COPIES):
+        decoded = decode_copy(data[copy * COPY_BYTES : (copy + 1) * COPY_BYTES], copy)
+        if isinstance(decoded, str):
+            bad.append((copy, decoded))
+            continue
+        version, block = decoded
+        check_version(path, version)
+        if newest is None or block.sequence > newest.sequence:
+            newest = block
+    if newest is None or len(bad) > 1:
+        copy, found = bad[0]
+        raise CorruptionError(
+            path, copy * COPY_BYTES, "at most one damaged copy of four", f"{len(bad)}, the first: "
+            f"{found}", RESTORE_ADVICE,
+        )
+    return newest, bad[0][0] if bad else None
+
+
+def check_owner(path: str, identity: Identity, cluster_id: bytes | None, node_id: int) -> None:
+    """Refuse a directory of another node or cluster."""
+    if identity.node_id != node_id:
+        raise WrongDirectoryError(
+            f"{path}: belongs to node {identity.node_id}, this is node {node_id}; "
+            "give each node its own data directory"
+        )
+    if cluster_id is not None and identity.cluster_id != cluster_id:
+        raise WrongDirectoryError(
+            f"{path}: belongs to cluster {identity.cluster_id.hex()}, this node to cluster "
+            f"{cluster_id.hex()}; give each cluster its own data directory"
+        )
