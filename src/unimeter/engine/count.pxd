@@ -14,7 +14,7 @@ cdef class Counter:
     cdef public Interner accounts, values, combinations
     cdef object metric_words, head_words, boundary_words, allowed_words, alert_words
     cdef object body_words, scratch_words, memo_words, result_words, names, outcome_array
-    cdef unsigned long long[::1] metrics, heads, boundaries, allowed, alerts, body, scratch, memo, local, results
+    cdef unsigned long long[::1] metrics, heads, boundaries, allowed, alerts, body, scratch, memo, local, results, key
     cdef unsigned char[::1] key_names, body_bytes, outcomes, pack
     cdef public Py_ssize_t metric_count, alert_count, new_keys
     cdef public Py_ssize_t n_requests, n_events
@@ -22,6 +22,8 @@ cdef class Counter:
     cdef Py_ssize_t n_metrics, n_accounts, n_tags, n_ids
     cdef Py_ssize_t at_sessions, at_records, at_strings, at_heap, memo_width
     cdef bint memo_on
+    cdef Py_ssize_t begin_at, end_at
+    cdef unsigned long long sink
     cdef public unsigned long long offset, stored, duplicates, refused
     cdef void passes(self) noexcept nogil
     cdef void judge(self) noexcept nogil

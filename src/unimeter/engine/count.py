@@ -8,6 +8,10 @@ cache misses and independent ones overlap when nothing else stands between:
     claim    key table: duplicate, conflict, or new             -> outcome
     add      series, cells, members, thresholds                 -> totals, alerts
 
+The passes run over blocks of BLOCK events, so that what one pass wrote is still
+in the cache for the next. Before a pass that looks rows up come loops that only
+touch them: their loads do not wait for each other.
+
 Events are judged and claimed in log order, so a duplicate inside one entry is
 found like any other. A refused event claims no key.
 
@@ -42,6 +46,7 @@ _REFUSED = cython.declare(cython.ulonglong, 1 << 32)
 _WITH_ID = cython.declare(cython.ulonglong, 2 << 32)
 _LOW32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 _COMBINATIONS_MAX = cython.declare(cython.Py_ssize_t, COMBINATIONS_MAX)
+_BLOCK = cython.declare(cython.Py_ssize_t, 256)  # events; their scratch is 16 KiB
 _MEMO_MAX = cython.declare(cython.Py_ssize_t, 1 << 18)
 METRIC_WORDS = 48
 ALERT_WORDS = 9  # offset, account, metric | STRING, threshold, value 128, count, timestamp, period
@@ -104,6 +109,8 @@ class Counter:
         self.results = self.result_words.view
         self.pack = memoryview(bytearray(64))
         self.new_keys = 0
+        self.key = Words(8).view
+        self.sink = 0
 
     # --- the metric table --------------------------------------------------------------
     def set_metric(
@@ -291,11 +298,19 @@ class Counter:
         self.keys.note(self.new_keys)
 
     def passes(self) -> None:
-        self.judge()
-        self.hash()
-        self.claim()
-        self.find()
-        self.add()
+        """All passes, block by block."""
+        self.begin_at = 0
+        self.new_keys = 0
+        while self.begin_at < self.n_events:
+            self.end_at = self.begin_at + _BLOCK
+            if self.end_at > self.n_events:
+                self.end_at = self.n_events
+            self.judge()
+            self.hash()
+            self.claim()
+            self.find()
+            self.add()
+            self.begin_at = self.end_at
         self.tally()
 
     @cython.boundscheck(False)
@@ -303,13 +318,13 @@ class Counter:
     def judge(self) -> None:
         """Outcomes that need no key: and per event metric + 1 and combination in scratch."""
         i: cython.Py_ssize_t
-        at: cython.Py_ssize_t = self.at_records
+        at: cython.Py_ssize_t = self.at_records + 4 * self.begin_at
         meta: cython.ulonglong
         metric: cython.ulonglong
         row: cython.ulonglong
         found: cython.ulonglong
         local: cython.Py_ssize_t
-        for i in range(self.n_events):
+        for i in range(self.begin_at, self.end_at):
             meta = self.body[at + 3]
             at += 4
             if self.outcomes[i]:
@@ -490,8 +505,9 @@ class Counter:
     def hash(self) -> None:
         """Event keys: scratch 2 and 3 the key, 4 the body, 5 whether there is one."""
         i: cython.Py_ssize_t
-        at: cython.Py_ssize_t = self.at_records
+        at: cython.Py_ssize_t = self.at_records + 4 * self.begin_at
         text: cython.Py_ssize_t
+        count: cython.Py_ssize_t
         meta: cython.ulonglong
         account: cython.ulonglong
         metric: cython.ulonglong
@@ -500,7 +516,7 @@ class Counter:
         tag_lo: cython.ulonglong
         tag_hi: cython.ulonglong
         body: cython.ulonglong
-        for i in range(self.n_events):
+        for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
                 meta = self.body[at + 3]
                 account = self.account_of(self.body[at], meta)
@@ -533,22 +549,23 @@ class Counter:
                             body = spread(body, self.body[at + 1])
                         tag_lo = self.hasher.lo
                         tag_hi = self.hasher.hi
-                        self.hasher.start()
-                        self.hasher.word(metric | _WITH_ID)
-                        self.hasher.word(account)
-                        self.hasher.word(tag_lo)
-                        self.hasher.word(tag_hi)
+                        self.key[0] = metric | _WITH_ID
+                        self.key[1] = account
+                        self.key[2] = tag_lo
+                        self.key[3] = tag_hi
+                        count = 4
                     else:
                         body = 0
-                        self.hasher.start()
-                        self.hasher.word(metric | ((meta >> 48) & 3) << 40)
-                        self.hasher.word(account)
-                        self.hasher.word(self.body[at + 1])
-                        self.hasher.word(self.body[at + 2])
+                        self.key[0] = metric | ((meta >> 48) & 3) << 40
+                        self.key[1] = account
+                        self.key[2] = self.body[at + 1]
+                        self.key[3] = self.body[at + 2]
+                        count = 4
                         if tag_lo | tag_hi:
-                            self.hasher.word(tag_lo)
-                            self.hasher.word(tag_hi)
-                    self.hasher.finish(1)
+                            self.key[4] = tag_lo
+                            self.key[5] = tag_hi
+                            count = 6
+                    self.hasher.hash_words(self.key, count)
                     self.scratch[8 * i + 2] = self.hasher.lo
                     self.scratch[8 * i + 3] = self.hasher.hi
                     self.scratch[8 * i + 4] = body
@@ -560,8 +577,12 @@ class Counter:
         """Key table: duplicates and conflicts."""
         i: cython.Py_ssize_t
         answer: cython.int
-        self.new_keys = 0
-        for i in range(self.n_events):
+        seen: cython.ulonglong = 0
+        for i in range(self.begin_at, self.end_at):
+            if self.outcomes[i] == 0 and self.scratch[8 * i + 5]:
+                seen ^= self.keys.touch(self.scratch[8 * i + 3])
+        self.sink = seen
+        for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0 and self.scratch[8 * i + 5]:
                 answer = self.keys.claim(
                     self.scratch[8 * i + 2], self.scratch[8 * i + 3], self.scratch[8 * i + 4]
@@ -575,26 +596,40 @@ class Counter:
     def find(self) -> None:
         """Series of the events that count, in scratch 7."""
         i: cython.Py_ssize_t
-        at: cython.Py_ssize_t = self.at_records
+        at: cython.Py_ssize_t = self.at_records + 4 * self.begin_at
         row: cython.Py_ssize_t
         count: cython.Py_ssize_t
         metric: cython.Py_ssize_t
         flags: cython.ulonglong
-        for i in range(self.n_events):
+        seen: cython.ulonglong = 0
+        for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
-                metric = cython.cast(cython.Py_ssize_t, self.scratch[8 * i]) - 1
-                flags = self.body[at + 3] >> 50
-                count = self.totals.series_count
-                row = self.totals.find_series(
-                    self.scratch[8 * i + 6],
-                    cython.cast(cython.ulonglong, metric) | (STRING if flags & 1 else 0),
-                    True,
+                flags = self.scratch[8 * i] - 1
+                if (self.body[at + 3] >> 50) & 1:
+                    flags |= STRING
+                self.scratch[8 * i] = flags
+                self.scratch[8 * i + 7] = self.totals.series_index.touch(
+                    self.totals.series_tag(self.scratch[8 * i + 6], flags)
                 )
+            at += 4
+        for i in range(self.begin_at, self.end_at):
+            if self.outcomes[i] == 0:
+                seen ^= self.totals.touch_series(self.scratch[8 * i + 7])
+        for i in range(self.begin_at, self.end_at):
+            if self.outcomes[i] == 0:
+                metric = cython.cast(cython.Py_ssize_t, self.scratch[8 * i] & _LOW32)
+                count = self.totals.series_count
+                row = self.totals.find_series(self.scratch[8 * i + 6], self.scratch[8 * i], True)
                 if row == count:
                     self.totals.series[5 * row + 3] = self.heads[metric]
                     self.heads[metric] = cython.cast(cython.ulonglong, row + 1)
                 self.scratch[8 * i + 7] = cython.cast(cython.ulonglong, row)
-            at += 4
+        for i in range(self.begin_at, self.end_at):
+            if self.outcomes[i] == 0:
+                seen ^= self.totals.touch_cell(
+                    cython.cast(cython.Py_ssize_t, self.scratch[8 * i + 7])
+                )
+        self.sink = seen
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
@@ -631,7 +666,7 @@ class Counter:
     def add(self) -> None:
         """Change the totals, and cross thresholds, in log order."""
         i: cython.Py_ssize_t
-        at: cython.Py_ssize_t = self.at_records - 4
+        at: cython.Py_ssize_t = self.at_records + 4 * self.begin_at - 4
         metric: cython.Py_ssize_t
         series: cython.Py_ssize_t
         bucket: cython.Py_ssize_t
@@ -641,11 +676,11 @@ class Counter:
         ts: cython.ulonglong
         offset: cython.ulonglong
         period: cython.ulonglong
-        for i in range(self.n_events):
+        for i in range(self.begin_at, self.end_at):
             at += 4
             if self.outcomes[i]:
                 continue
-            metric = (cython.cast(cython.Py_ssize_t, self.scratch[8 * i]) - 1) * 48
+            metric = cython.cast(cython.Py_ssize_t, self.scratch[8 * i] & _LOW32) * 48
             row = self.metrics[metric]
             series = cython.cast(cython.Py_ssize_t, self.scratch[8 * i + 7])
             ts = self.body[at + 1]

@@ -12,3 +12,4 @@ cdef class Hasher:
     cdef void word(self, unsigned long long m) noexcept nogil
     cdef void finish(self, unsigned long long last) noexcept nogil
     cdef void hash_bytes(self, unsigned char[::1] data, Py_ssize_t start, Py_ssize_t length) noexcept nogil
+    cdef void hash_words(self, unsigned long long[::1] data, Py_ssize_t count) noexcept nogil

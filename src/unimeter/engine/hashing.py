@@ -100,6 +100,52 @@ class Hasher:
         self.rounds(4)
         self.hi = self.v0 ^ self.v1 ^ self.v2 ^ self.v3
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def hash_words(self, data: cython.ulonglong[::1], count: cython.Py_ssize_t) -> None:
+        """Hash the first `count` words: `start`, `word` for each, `finish`, in registers."""
+        v0: cython.ulonglong = self.k0 ^ _C0
+        v1: cython.ulonglong = self.k1 ^ _C1 ^ 0xEE
+        v2: cython.ulonglong = self.k0 ^ _C2
+        v3: cython.ulonglong = self.k1 ^ _C3
+        m: cython.ulonglong
+        i: cython.Py_ssize_t
+        r: cython.int
+        rounds: cython.int
+        # Word `count` is the length; the two after it are the finalisation's halves.
+        for i in range(count + 3):
+            m = 0
+            rounds = 2
+            if i < count:
+                m = data[i]
+            elif i == count:
+                m = (cython.cast(cython.ulonglong, 8 * count) & 0xFF) << 56
+            elif i == count + 1:
+                v2 ^= 0xEE
+                rounds = 4
+            else:
+                self.lo = v0 ^ v1 ^ v2 ^ v3
+                v1 ^= 0xDD
+                rounds = 4
+            v3 ^= m
+            for r in range(rounds):
+                v0 = (v0 + v1) & M64
+                v1 = ((v1 << 13) & M64) | (v1 >> 51)
+                v1 ^= v0
+                v0 = ((v0 << 32) & M64) | (v0 >> 32)
+                v2 = (v2 + v3) & M64
+                v3 = ((v3 << 16) & M64) | (v3 >> 48)
+                v3 ^= v2
+                v0 = (v0 + v3) & M64
+                v3 = ((v3 << 21) & M64) | (v3 >> 43)
+                v3 ^= v0
+                v2 = (v2 + v1) & M64
+                v1 = ((v1 << 17) & M64) | (v1 >> 47)
+                v1 ^= v2
+                v2 = ((v2 << 32) & M64) | (v2 >> 32)
+            v0 ^= m
+        self.hi = v0 ^ v1 ^ v2 ^ v3
+
     def digest(self, data: bytes) -> bytes:
         """The 16-byte hash of `data`, as the reference implementation prints it."""
         view: cython.uchar[::1] = memoryview(bytearray(data or b"\0"))

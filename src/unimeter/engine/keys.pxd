@@ -8,5 +8,6 @@ cdef class KeyTable:
     cdef unsigned long long[::1] slots, old_slots
     cdef unsigned int[::1] meta, old_meta
     cdef int claim(self, unsigned long long lo, unsigned long long hi, unsigned long long body) noexcept nogil
+    cdef unsigned long long touch(self, unsigned long long hi) noexcept nogil
     cdef unsigned long long age(self, unsigned int meta) noexcept nogil
     cdef void move_clusters(self, Py_ssize_t slots) noexcept nogil

@@ -122,6 +122,17 @@ class KeyTable:
             return 0
         return 1 if (meta & _BODY) == (mark & _BODY) else 2
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def touch(self, hi: cython.ulonglong) -> cython.ulonglong:
+        """The word in a key's first slot: brings it into the cache."""
+        return self.slots[
+            2
+            * cython.cast(
+                cython.Py_ssize_t, ((hi >> 32) * cython.cast(cython.ulonglong, self.size)) >> 32
+            )
+        ]
+
     def age(self, meta: cython.uint) -> cython.ulonglong:
         """Days since the key was counted."""
         return (self.today - (meta >> 18)) & _DAY_BITS

@@ -1,31 +1,63 @@
-"""Read-only answers (interface; the bodies follow the machine's accessors).
+"""Read-only answers: totals, breakdowns, series, accounts, members, alerts.
 
     plan = plan_total(machine, account, code, start_ns, end_ns, filters)
-    if plan.edges:                      # rare: an edge of the range cuts a bucket
+    if plan.edges:                      # an edge of the range cuts a bucket
         rows = chain of stored, counted events of every edge   (may run in a thread)
     answer = plan.finish(rows)          # rows = () without edges
 
-For each edge the host passes `EventStore.rows(edge.account, edge.metric_code,
-edge.start_ns, edge.end_ns, plan.from_index, plan.position)`; anything that has
-`.offset` and `.row` (engine.records.EventRow) will do. A plan holds copies, so
-the machine may go on applying entries before `finish`.
+Totals are kept in buckets. Whole buckets of a range are read at once, while
+the machine stands still; where an edge of the range cuts a bucket, the events
+of that piece must come from the store, so the plan lists it. For each edge the
+host passes `EventStore.rows(edge.account, edge.metric_code, edge.start_ns,
+edge.end_ns, plan.from_index, plan.position)`; anything that has `.offset` and
+`.row` (engine.records.EventRow) will do. A plan holds copies, so the machine may
+go on applying entries before `finish`, and both answer for `plan.position`.
+
+    range     |-----------------------------|
+    buckets  |    |    |    |    |    |    |    |
+              edge  whole buckets ...  edge
+
+An edge is not listed where memory already knows: the bucket has no events, all
+of them are before the piece, or it starts the piece and its newest event is
+before the piece's end. The last is the commonest question of all: from the start
+of the month until now.
+
+`alert_flags` tell which thresholds fired in any billing period that shares an
+instant with the range; they are the account's, whatever the filters.
+
+It refuses to change anything, and to round a range to buckets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import enum
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from unimeter.types import Account, AccountTotal, AggValue
+from unimeter.engine.answers import COUNT_UNIQUE, Chooser, Filters, Reading
+from unimeter.engine.catalog import Metric
+from unimeter.errors import InvalidInputError, NotFoundError
+from unimeter.limits import PAGE_ITEMS_MAX, TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
+from unimeter.periods import Calendar, make_calendar, zone_transitions
+from unimeter.types import Account, AccountTotal, AggType, AggValue, PeriodType
 
 T = TypeVar("T")
-Filters = Mapping[str, str | Sequence[str]]
+Window = tuple[int, int]
+
+STRING = 1 << 32  # in a series' metric word: the account is the number of a string
+PERIOD = 0xFFFFFFFF  # a cell's combination: the billing period's total
+ACCOUNTS_PER_PAGE_MAX = 1_000  # read on the thread that counts: 10 ms of it
+ACCOUNT_MAX = 2**64 - 1
+_ACCUMULATOR = struct.Struct("<QqQqqqQQQ")
+_ZEROS = bytes(_ACCUMULATOR.size)
+_WINDOW_KINDS = (PeriodType.HOUR, PeriodType.DAY, PeriodType.WEEK, PeriodType.CALENDAR)
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A range inside a bucket, to be answered from stored events."""
+    """A range inside a bucket, to be answered from stored events; account None = of all."""
 
     account: Account | None
     metric_code: str
@@ -33,19 +65,30 @@ class Edge:
     end_ns: int
 
 
-@dataclass(slots=True)
 class Plan(Generic[T]):
     """What was read from memory, and what stored events are still needed."""
 
-    position: int  # the log index the answer reflects; scan entries up to it
-    from_index: int  # and from this one on: earlier ones are of a deleted metric of that code
-    start_ns: int
-    end_ns: int
-    edges: list[Edge]
+    __slots__ = ("_finish", "edges", "end_ns", "from_index", "position", "start_ns")
+
+    def __init__(
+        self,
+        machine: Any,
+        metric: Metric,
+        start_ns: int,
+        end_ns: int,
+        edges: list[Edge],
+        finish: Callable[[Iterable[Any]], T],
+    ) -> None:
+        self.position: int = machine.applied  # the log index the answer reflects
+        self.from_index = metric.created_index  # earlier ones: a deleted metric of that code
+        self.start_ns = start_ns
+        self.end_ns = end_ns
+        self.edges = edges
+        self._finish = finish
 
     def finish(self, rows: Iterable[Any] = ()) -> T:
         """The answer, from what was read and the edges' events."""
-        raise NotImplementedError
+        return self._finish(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +106,236 @@ class AlertLine:
     period_start_ns: int
 
 
+# --- finding things -------------------------------------------------------------
+
+
+def _clamp(start_ns: int, end_ns: int) -> Window:
+    """The part of the range where events can be; InvalidInputError if it is no range."""
+    if end_ns <= start_ns:
+        raise InvalidInputError(
+            f"the range ends at {end_ns} ns, not after its start at {start_ns} ns; "
+            "ranges are [start, end)"
+        )
+    low = min(max(start_ns, TIMESTAMP_NS_MIN), TIMESTAMP_NS_MAX - 1)
+    return low, max(min(end_ns, TIMESTAMP_NS_MAX), low + 1)
+
+
+def _series_of(machine: Any, account: Account, metric: Metric) -> int:
+    """The row of the series, or -1 if nothing of the account was counted."""
+    counter = machine.counter
+    if isinstance(account, str):
+        number = counter.accounts.number(account.encode("utf-8", "surrogatepass"))
+        if number == 0:
+            return -1
+        return int(counter.totals.series_row(number, metric.number | STRING))
+    if not 0 <= account <= ACCOUNT_MAX:
+        raise InvalidInputError(f"account {account} does not fit an unsigned 64-bit integer")
+    return int(counter.totals.series_row(account, metric.number))
+
+
+def _account_of(machine: Any, account: int, metric_word: int) -> Account:
+    if metric_word & STRING:
+        return bytes(machine.counter.accounts.text(account)).decode()
+    return account
+
+
+def _texts_of(machine: Any, metric: Metric) -> Callable[[int], tuple[str, ...]]:
+    """A function from a combination's number to the values of the metric's dimensions."""
+    counter = machine.counter
+
+    def texts(number: int) -> tuple[str, ...]:
+        words = memoryview(counter.combinations.text(number)).cast("I")
+        assert len(words) == 1 + len(metric.dimensions), "a combination has a value per dimension"
+        return tuple(
+            bytes(counter.values.text(value)).decode() if value else "" for value in words[1:]
+        )
+
+    return texts
+
+
+def _flags(machine: Any, metric: Metric, series: int, start_ns: int, end_ns: int) -> int:
+    """Bit i: threshold i fired in a billing period that shares an instant with the range."""
+    if not metric.thresholds or series < 0:
+        return 0
+    totals = machine.counter.totals
+    combination = _period_combination(metric)
+    bits = 0
+    for first in _periods_used(machine, metric, series, start_ns, end_ns):
+        row = totals.cell_row(series, combination, first)
+        if row >= 0:
+            bits |= totals.cell_at(row)[12] & 0xFF
+    return bits
+
+
+def _period_combination(metric: Metric) -> int:
+    """What marks the cells that hold a billing period's total.
+
+    The bucket itself where it is the period, but not where it only hangs its
+    combinations together, as the members of a metric with dimensions do.
+    """
+    is_hanger = metric.agg == COUNT_UNIQUE and bool(metric.dimensions)
+    return 0 if metric.buckets_are_periods and not is_hanger else PERIOD
+
+
+def _periods_used(
+    machine: Any, metric: Metric, series: int, start_ns: int, end_ns: int
+) -> Iterable[int]:
+    """Starts of the range's periods: all of them, or those with buckets if these are fewer."""
+    buckets = machine.counter.totals.series_at(series)[6]
+    starts = []
+    for first, _ in metric.period.periods(start_ns, end_ns):
+        starts.append(first)
+        if len(starts) > buckets:
+            break
+    else:
+        return starts
+    first = metric.period.bounds(start_ns)[0]
+    return {
+        metric.period.bounds(cell[2])[0]
+        for cell in _buckets(machine, series, first, end_ns)
+    }  # fmt: skip
+
+
+# --- reading cells ----------------------------------------------------------------
+
+Cell = tuple[int, ...]
+"""totals.cell_at: series, combination, start, sum, count, min, max, last, last timestamp,
+last offset, chain + 1, sibling + 1, flags, next bucket + 1."""
+
+
+def _buckets(
+    machine: Any, series: int, start_ns: int, end_ns: int, step: int = 0
+) -> Iterator[Cell]:
+    """The series' bucket cells that start in the range, in no order."""
+    totals = machine.counter.totals
+    head = totals.series_at(series)
+    if step and (end_ns - start_ns) // step < head[6]:
+        for start in range(start_ns, end_ns, step):
+            row = totals.cell_row(series, 0, start)
+            if row >= 0:
+                yield totals.cell_at(row)
+        return
+    link = head[2]
+    while link:
+        cell = totals.cell_at(link - 1)
+        if start_ns <= cell[2] < end_ns:
+            yield cell
+        link = cell[13]
+
+
+def _step(calendar: Calendar) -> int:
+    return 0 if calendar.arithmetic is None else calendar.arithmetic[1]
+
+
+def _pieces(bucket: Calendar, start_ns: int, end_ns: int) -> tuple[Window, list[Window]]:
+    """The whole buckets of a range, and the pieces of it that cut one."""
+    first, last = bucket.inner(start_ns, end_ns)
+    if first > last:
+        return (start_ns, start_ns), [(start_ns, end_ns)]
+    pieces = [(start_ns, first), (last, end_ns)]
+    return (first, last), [piece for piece in pieces if piece[0] < piece[1]]
+
+
+class Cut(enum.Enum):
+    """What memory knows of a bucket that a range cuts, besides its row if it is all inside."""
+
+    EMPTY = 0  # no event of it is in the piece
+    UNKNOWN = 1  # only the stored events can tell
+
+
+def _settle(machine: Any, metric: Metric, series: int, piece: Window) -> int | Cut:
+    """The row of a bucket whose events all lie in the piece after all, or why there is none."""
+    totals = machine.counter.totals
+    first = metric.bucket.bounds(piece[0])[0]
+    row = totals.cell_row(series, 0, first)
+    if row < 0:
+        return Cut.EMPTY
+    newest = totals.cell_at(row)[8]
+    if newest < piece[0]:
+        return Cut.EMPTY
+    starts_inside = first >= piece[0] or piece[0] == TIMESTAMP_NS_MIN  # nothing is older
+    return row if starts_inside and newest < piece[1] else Cut.UNKNOWN
+
+
+def _take(machine: Any, reading: Reading, metric: Metric, chooser: Chooser, cell: Cell) -> None:
+    """Add one whole bucket to a reading."""
+    totals = machine.counter.totals
+    window = reading.window_of(cell[2])
+    has_combinations = bool(metric.dimensions)
+    if chooser.is_plain and not (metric.agg == COUNT_UNIQUE and has_combinations):
+        _add_cell(totals, reading, metric.agg, window, (), cell)
+        return
+    link = cell[10]
+    while link:
+        below = totals.cell_at(link - 1)
+        group = chooser.of_combination(below[1])
+        if group is not None:
+            _add_cell(totals, reading, metric.agg, window, group, below)
+        link = below[11]
+
+
+def _add_cell(
+    totals: Any, reading: Reading, agg: int, window: int, group: tuple[str, ...], cell: Cell
+) -> None:
+    if agg != COUNT_UNIQUE:
+        reading.tally(window, group).merge(*cell[3:10])
+        return
+    operations = reading.operations(group)
+    link = cell[10]
+    while link:
+        member, timestamp_ns, offset, removed, _, link = totals.member_at(link - 1)
+        operations.append((timestamp_ns, offset, member, removed))
+
+
+def _read(
+    machine: Any, metric: Metric, series: int, windows: Sequence[Window], chooser: Chooser
+) -> Reading:
+    """Read one account's cells for windows that are in order and do not overlap."""
+    reading = Reading(metric.agg, metric.recurring, metric.period, windows, chooser)
+    if series < 0:
+        return reading
+    wanted = list(windows)
+    if metric.recurring:
+        # Who is active depends on everything before; the first window's start cuts nothing.
+        wanted[0] = (TIMESTAMP_NS_MIN, wanted[0][1])
+    for start_ns, end_ns in wanted:
+        (first, last), pieces = _pieces(metric.bucket, start_ns, end_ns)
+        for cell in _buckets(machine, series, first, last, _step(metric.bucket)):
+            _take(machine, reading, metric, chooser, cell)
+        for piece in pieces:
+            settled = _settle(machine, metric, series, piece)
+            if settled is Cut.UNKNOWN:
+                reading.edges.append(piece)
+            elif isinstance(settled, int):
+                cell = machine.counter.totals.cell_at(settled)
+                _take(machine, reading, metric, chooser, cell)
+    return reading
+
+
+def _joined(pieces: Iterable[Window]) -> list[Window]:
+    """The pieces in order, those that touch made one."""
+    joined: list[Window] = []
+    for start, end in sorted(pieces):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _edges(account: Account | None, metric: Metric, pieces: Iterable[Window]) -> list[Edge]:
+    return [Edge(account, metric.code, start, end) for start, end in _joined(pieces)]
+
+
+def _add_rows(reading: Reading, rows: Iterable[Any]) -> None:
+    for stored in rows:
+        row = stored.row
+        reading.add_event(row.timestamp_ns, stored.offset, row.value, row.operation, row.properties)
+
+
+# --- the questions ------------------------------------------------------------------
+
+
 def plan_total(
     machine: Any,
     account: Account,
@@ -71,13 +344,92 @@ def plan_total(
     end_ns: int,
     filters: Filters | None = None,
 ) -> Plan[AggValue]:
-    """A total over any range."""
-    raise NotImplementedError
+    """A total over any range. Unknown accounts have zeros; unknown metrics NotFoundError."""
+    metric: Metric = machine.catalog.find(metric_code)
+    window = _clamp(start_ns, end_ns)
+    series = _series_of(machine, account, metric)
+    flags = _flags(machine, metric, series, *window)
+    if not filters:
+        value = _known(machine, metric, series, *window)
+        if value is not None:
+            value.alert_flags = flags
+            return Plan(machine, metric, start_ns, end_ns, [], lambda rows: value)
+    chooser = Chooser(metric.schema, filters, (), _texts_of(machine, metric))
+    reading = _read(machine, metric, series, [window], chooser)
+
+    def finish(rows: Iterable[Any]) -> AggValue:
+        _add_rows(reading, rows)
+        total = reading.value(0)
+        total.alert_flags = flags
+        return total
+
+    edges = _edges(account, metric, reading.edges)
+    return Plan(machine, metric, start_ns, end_ns, edges, finish)
+
+
+def _known(
+    machine: Any, metric: Metric, series: int, start_ns: int, end_ns: int
+) -> AggValue | None:
+    """The unfiltered total where memory tells it without looking at members or events."""
+    if series < 0:
+        return AggValue()
+    if metric.agg == COUNT_UNIQUE:
+        return _known_members(machine, metric, series, start_ns, end_ns)
+    words = bytearray(_ZEROS)
+    accumulator = memoryview(words).cast("Q")
+    totals, bucket = machine.counter.totals, metric.bucket
+    if not (bucket.is_start(start_ns) and bucket.is_start(end_ns)):
+        (first, last), pieces = _pieces(bucket, start_ns, end_ns)
+        for piece in pieces:
+            settled = _settle(machine, metric, series, piece)
+            if settled is Cut.UNKNOWN:
+                return None
+            if isinstance(settled, int):
+                totals.merge_cell(settled, accumulator)
+        start_ns, end_ns = first, last
+    if start_ns < end_ns:
+        totals.merge_buckets(series, start_ns, end_ns, _step(bucket), accumulator)
+    low, high, count, least, most, last, timestamp_ns, _, _ = _ACCUMULATOR.unpack(words)
+    return AggValue((high << 64) + low, count, most, last, timestamp_ns, 0, least)
+
+
+def _known_members(
+    machine: Any, metric: Metric, series: int, start_ns: int, end_ns: int
+) -> AggValue | None:
+    """The number of members where one cell's count says it: ALL, a period or a bucket.
+
+    A cell holds the members after all its events, so it answers a range of one
+    period that has all of them.
+    """
+    totals = machine.counter.totals
+    first, after = metric.period.bounds(start_ns)
+    if end_ns > after:
+        return None
+    row: int = -1
+    if metric.recurring:
+        row = totals.series_at(series)[5] - 1
+    elif start_ns == first:
+        row = totals.cell_row(series, _period_combination(metric), first)
+    if row < 0:
+        return None
+    cell: Cell = totals.cell_at(row)
+    if cell[8] >= end_ns:
+        return None
+    value = AggValue(count=cell[4], unique=cell[4])
+    if cell[8] >= start_ns:
+        value.last_value, value.last_timestamp = cell[7], cell[8]
+    return value
 
 
 def plan_realtime(machine: Any, account: Account, metric_code: str, now_ns: int) -> Plan[AggValue]:
     """The total of the billing period that holds `now_ns`; its bounds are the plan's."""
-    raise NotImplementedError
+    metric: Metric = machine.catalog.find(metric_code)
+    now = min(max(now_ns, TIMESTAMP_NS_MIN), TIMESTAMP_NS_MAX - 1)
+    start_ns, end_ns = metric.period.bounds(now)
+    return plan_total(machine, account, metric_code, start_ns, end_ns)
+
+
+Breakdown = list[tuple[list[tuple[str, str]], AggValue]]
 
 
 def plan_breakdown(
@@ -88,9 +440,29 @@ def plan_breakdown(
     end_ns: int,
     keys: Sequence[str],
     filters: Filters | None = None,
-) -> Plan[list[tuple[list[tuple[str, str]], AggValue]]]:
+) -> Plan[Breakdown]:
     """One ([(key, value), ...], total) per combination that has events, sorted by values."""
-    raise NotImplementedError
+    metric: Metric = machine.catalog.find(metric_code)
+    if not keys:
+        raise InvalidInputError("a breakdown needs at least one dimension to group by")
+    window = _clamp(start_ns, end_ns)
+    series = _series_of(machine, account, metric)
+    chooser = Chooser(metric.schema, filters, keys, _texts_of(machine, metric))
+    reading = _read(machine, metric, series, [window], chooser)
+    flags = _flags(machine, metric, series, *window)
+
+    def finish(rows: Iterable[Any]) -> Breakdown:
+        _add_rows(reading, rows)
+        lines = []
+        for group in reading.groups():
+            total = reading.value(0, group)
+            total.alert_flags = flags
+            if total.count or total.last_timestamp:
+                lines.append((list(zip(keys, group, strict=True)), total))
+        return lines
+
+    edges = _edges(account, metric, reading.edges)
+    return Plan(machine, metric, start_ns, end_ns, edges, finish)
 
 
 def plan_series(
@@ -105,9 +477,45 @@ def plan_series(
 ) -> Plan[list[tuple[int, int, AggValue]]]:
     """(start, end, total) of every window of the range, cut to the range.
 
-    `window` 0 hour, 1 day, 2 week, 3 month; `zone` an IANA name, "" = UTC.
+    `window` 0 hour, 1 day, 2 week, 3 month; `zone` an IANA name, "" = UTC. A zone
+    that is not the metric's own is read from this host's database: it shapes
+    this answer and nothing that is kept.
     """
-    raise NotImplementedError
+    metric: Metric = machine.catalog.find(metric_code)
+    windows = _windows(metric, _clamp(start_ns, end_ns), window, zone)
+    series = _series_of(machine, account, metric)
+    chooser = Chooser(metric.schema, filters, (), _texts_of(machine, metric))
+    reading = _read(machine, metric, series, windows, chooser)
+    flags = [_flags(machine, metric, series, *each) for each in windows]
+
+    def finish(rows: Iterable[Any]) -> list[tuple[int, int, AggValue]]:
+        _add_rows(reading, rows)
+        lines = []
+        for number, (first, last) in enumerate(windows):
+            total = reading.value(number)
+            total.alert_flags = flags[number]
+            lines.append((first, last, total))
+        return lines
+
+    edges = _edges(account, metric, reading.edges)
+    return Plan(machine, metric, start_ns, end_ns, edges, finish)
+
+
+def _windows(metric: Metric, within: Window, window: int, zone: str) -> list[Window]:
+    if window not in range(len(_WINDOW_KINDS)):
+        raise InvalidInputError(f"window {window!r} is not 0 hour, 1 day, 2 week or 3 month")
+    own = zone == metric.schema.zone
+    transitions = metric.transitions if own else zone_transitions(zone or "UTC")
+    calendar = make_calendar(_WINDOW_KINDS[window], 1, 0, transitions)
+    windows: list[Window] = []
+    for first, last in calendar.periods(*within):
+        if len(windows) == PAGE_ITEMS_MAX:
+            raise InvalidInputError(
+                f"the range has more than {PAGE_ITEMS_MAX} windows; ask for a shorter range "
+                "or a longer window"
+            )
+        windows.append((max(first, within[0]), min(last, within[1])))
+    return windows
 
 
 def plan_accounts(
@@ -116,10 +524,71 @@ def plan_accounts(
     start_ns: int,
     end_ns: int,
     cursor: bytes = b"",
-    limit: int = 1000,
+    limit: int = ACCOUNTS_PER_PAGE_MAX,
 ) -> Plan[tuple[list[AccountTotal], bytes]]:
-    """A page of accounts with their totals, newest account first, and the next cursor."""
-    raise NotImplementedError
+    """A page of accounts with their totals, newest account first, and the next cursor.
+
+    Accounts with events in the range, or members carried into it. A page may
+    hold fewer than `limit`, even none; only an empty cursor means the end.
+    """
+    metric: Metric = machine.catalog.find(metric_code)
+    window = _clamp(start_ns, end_ns)
+    chooser = Chooser(metric.schema, None, (), _texts_of(machine, metric))
+    link = _first_link(machine, metric, cursor)
+    known: list[tuple[Account, AggValue]] = []
+    readings: dict[Account, Reading] = {}
+    for _ in range(min(_check_limit(limit), ACCOUNTS_PER_PAGE_MAX)):
+        if not link:
+            break
+        head = machine.counter.totals.series_at(link - 1)
+        account = _account_of(machine, head[0], head[1])
+        value = _known(machine, metric, link - 1, *window)
+        if value is None:
+            readings[account] = _read(machine, metric, link - 1, [window], chooser)
+            value = AggValue()
+        value.alert_flags = _flags(machine, metric, link - 1, *window)
+        known.append((account, value))
+        link = head[4]
+    after = link.to_bytes(8, "little") if link else b""
+
+    def finish(rows: Iterable[Any]) -> tuple[list[AccountTotal], bytes]:
+        _add_rows_by_account(readings, rows)
+        lines = []
+        for account, value in known:
+            if account in readings:
+                flags, value = value.alert_flags, readings[account].value(0)
+                value.alert_flags = flags
+            if value.count or value.last_timestamp:
+                lines.append(AccountTotal(account, value))
+        return lines, after
+
+    pieces = [piece for reading in readings.values() for piece in reading.edges]
+    return Plan(machine, metric, start_ns, end_ns, _edges(None, metric, pieces), finish)
+
+
+def _add_rows_by_account(readings: dict[Account, Reading], rows: Iterable[Any]) -> None:
+    for stored in rows:
+        reading = readings.get(stored.row.account)
+        if reading is not None:
+            _add_rows(reading, (stored,))
+
+
+def _first_link(machine: Any, metric: Metric, cursor: bytes) -> int:
+    """The series (row + 1) a page starts at; a cursor must name one of the metric's."""
+    if not cursor:
+        return int(machine.counter.head_of(metric.number))
+    link = int.from_bytes(cursor, "little")
+    totals = machine.counter.totals
+    if len(cursor) == 8 and 0 < link <= totals.series_count:
+        if totals.series_at(link - 1)[1] & ~STRING == metric.number:
+            return link
+    raise InvalidInputError("this cursor is not one of a list of this metric's accounts")
+
+
+def _check_limit(limit: int) -> int:
+    if limit < 1:
+        raise InvalidInputError(f"limit {limit} must be at least 1")
+    return min(limit, PAGE_ITEMS_MAX)
 
 
 def plan_members(
@@ -128,10 +597,64 @@ def plan_members(
     metric_code: str,
     at_ns: int,
     cursor: bytes = b"",
-    limit: int = 1000,
+    limit: int = PAGE_ITEMS_MAX,
 ) -> Plan[tuple[list[int], bytes]]:
-    """A page of the members active at `at_ns`, ascending, and the next cursor."""
-    raise NotImplementedError
+    """A page of the members active at `at_ns`, ascending, and the next cursor.
+
+    An operation at that very instant has happened. Members of a metric that
+    is not recurring are those of the billing period that holds the instant.
+    """
+    metric: Metric = machine.catalog.find(metric_code)
+    if metric.agg != COUNT_UNIQUE:
+        raise InvalidInputError(
+            f"metric {metric_code!r} is {AggType(metric.agg).name}; only COUNT_UNIQUE has members"
+        )
+    page = _check_limit(limit)
+    above = _member_cursor(cursor)
+    window = _clamp(metric.period.bounds(_clamp(at_ns, at_ns + 1)[0])[0], at_ns + 1)
+    chooser = Chooser(metric.schema, None, (), _texts_of(machine, metric))
+    series = _series_of(machine, account, metric)
+    reading = _read(machine, metric, series, [window], chooser)
+
+    def finish(rows: Iterable[Any]) -> tuple[list[int], bytes]:
+        _add_rows(reading, rows)
+        members = [member for member in reading.members() if above is None or member > above]
+        if len(members) <= page:
+            return members, b""
+        return members[:page], members[page - 1].to_bytes(8, "little", signed=True)
+
+    edges = _edges(account, metric, reading.edges)
+    return Plan(machine, metric, *window, edges, finish)
+
+
+def _member_cursor(cursor: bytes) -> int | None:
+    if len(cursor) not in (0, 8):
+        raise InvalidInputError("this cursor is not one of a list of members")
+    return int.from_bytes(cursor, "little", signed=True) if cursor else None
+
+
+# --- alerts -------------------------------------------------------------------------
+
+
+def alert_at(machine: Any, position: int) -> AlertLine:
+    """The alert of that position, from 1 to the number of alerts."""
+    assert 1 <= position <= machine.counter.alert_count
+    offset, account, metric_word, threshold, value, count, timestamp_ns, period = (
+        machine.counter.alert_at(position - 1)
+    )
+    metric: Metric = machine.catalog.metrics[(metric_word & ~STRING) - 1]
+    code, _, _, direction = metric.thresholds[threshold]
+    return AlertLine(
+        position=position,
+        offset=offset,
+        account=_account_of(machine, account, metric_word),
+        metric_code=metric.code,
+        threshold_code=code,
+        value=value // count if metric.agg == AggType.AVG else value,
+        timestamp_ns=timestamp_ns,
+        direction=direction,
+        period_start_ns=period,
+    )
 
 
 def list_alerts(
@@ -139,8 +662,41 @@ def list_alerts(
     after: int = 0,
     account: Account | None = None,
     metric_code: str | None = None,
-    limit: int = 1000,
+    limit: int = PAGE_ITEMS_MAX,
     since_offset: int = 0,
 ) -> tuple[list[AlertLine], bool]:
-    """Alerts with positions above `after`, in order, and whether more follow."""
-    raise NotImplementedError
+    """Alerts with positions above `after`, in order, and whether more follow.
+
+    `since_offset` leaves out those of earlier events. A deleted metric's alerts
+    are still found by its code.
+    """
+    page = _check_limit(limit)
+    if metric_code is not None and not any(
+        metric.code == metric_code for metric in machine.catalog.metrics
+    ):
+        raise NotFoundError(f"there never was a metric {metric_code!r}")
+    position = max(after, _alerts_before(machine, since_offset))
+    lines: list[AlertLine] = []
+    while position < machine.counter.alert_count:
+        position += 1
+        line = alert_at(machine, position)
+        if account is not None and line.account != account:
+            continue
+        if metric_code is not None and line.metric_code != metric_code:
+            continue
+        if len(lines) == page:
+            return lines, True
+        lines.append(line)
+    return lines, False
+
+
+def _alerts_before(machine: Any, offset: int) -> int:
+    """How many alerts are of events before `offset`; offsets grow with positions."""
+    low, high = 0, int(machine.counter.alert_count)
+    while low < high:
+        middle = (low + high) // 2
+        if machine.counter.alert_at(middle)[0] < offset:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -6,6 +6,7 @@ cdef class Index:
     cdef unsigned long long[::1] slots, old_slots
     cdef bint in_old
     cdef Py_ssize_t first(self, unsigned long long tag) noexcept nogil
+    cdef unsigned long long touch(self, unsigned long long tag) noexcept nogil
     cdef Py_ssize_t following(self, unsigned long long tag) noexcept nogil
     cdef Py_ssize_t scan(self, unsigned long long tag, bint fresh) noexcept nogil
     cdef void insert(self, unsigned long long tag, Py_ssize_t row) noexcept nogil

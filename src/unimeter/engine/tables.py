@@ -61,6 +61,16 @@ class Index:
             self.in_old = home >= self.moved
         return self.scan(tag, True)
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def touch(self, tag: cython.ulonglong) -> cython.ulonglong:
+        """The word in a tag's first slot: brings it into the cache, and is a likely row + 1."""
+        return self.slots[
+            cython.cast(
+                cython.Py_ssize_t, (tag * cython.cast(cython.ulonglong, self.size)) >> 32
+            )
+        ]
+
     def following(self, tag: cython.ulonglong) -> cython.Py_ssize_t:
         """The next row after the one `first` or `following` gave, or -1."""
         return self.scan(tag, False)

@@ -101,6 +101,28 @@ class Totals:
                 self.member_words.grow(need * 5 // 4)
                 self.members = self.member_words.view
 
+    # --- bringing rows into the cache ------------------------------------------------
+    def series_tag(
+        self, account: cython.ulonglong, metric: cython.ulonglong
+    ) -> cython.ulonglong:
+        return spread(account ^ self.seed, metric) >> 32
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def touch_series(self, slot: cython.ulonglong) -> cython.ulonglong:
+        """Read the series that a slot of the index names, if any."""
+        row: cython.Py_ssize_t = cython.cast(cython.Py_ssize_t, slot & _LOW32)
+        return self.series[5 * (row - 1)] if row else 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def touch_cell(self, series: cython.Py_ssize_t) -> cython.ulonglong:
+        """Read both cache lines of a series' newest cell."""
+        row: cython.Py_ssize_t = cython.cast(
+            cython.Py_ssize_t, self.series[5 * series + 2] & _LOW32
+        )
+        return self.cells[12 * row - 12] ^ self.cells[12 * row - 1] if row else 0
+
     # --- rows, found or made -----------------------------------------------------
     @cython.boundscheck(False)
     @cython.wraparound(False)
@@ -108,7 +130,7 @@ class Totals:
         self, account: cython.ulonglong, metric: cython.ulonglong, make: cython.bint
     ) -> cython.Py_ssize_t:
         """The series' row, or -1 (made if asked for). `metric` carries the STRING bit."""
-        tag: cython.ulonglong = spread(account ^ self.seed, metric) >> 32
+        tag: cython.ulonglong = self.series_tag(account, metric)
         row: cython.Py_ssize_t = self.series_index.first(tag)
         at: cython.Py_ssize_t
         while row >= 0:
