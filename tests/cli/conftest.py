@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-
 from tests.cli.fakes import FakeMeter
+
 from unimeter.cli.connection import Opener
 from unimeter.cli.main import cli
 

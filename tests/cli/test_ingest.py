@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-
 from tests.cli.fakes import FakeMeter
+
 from unimeter.cli.exit_codes import ExitCode
 from unimeter.cli.fields import Fields
 from unimeter.cli.file_run import FileRun, Plan
