@@ -62,6 +62,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("engine", "pathlib"): "finds the kernels' files beside itself, at import",
     ("engine.memory", "mmap"): "private anonymous memory, which is no file and no state of a host",
     ("engine.memory", "sys"): "growing a mapping in place is Linux's; the content is the same",
+    ("engine.snapshot", "sys"): "asserts that the host is little-endian, as the stored formats are",
     ("periods", "zoneinfo"): "rules of a zone are read once, when a metric is proposed",
 }
 # A call of one of these names reads the clock; only the SDK's "current month" helpers may.

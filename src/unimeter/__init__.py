@@ -80,6 +80,7 @@ from unimeter.types import (
     scale,
     unscale,
 )
+from unimeter.version import VERSION
 
 if TYPE_CHECKING:
     from unimeter.client.aio import AsyncClient, Subscription
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from unimeter.server.server import Server as Server
     from unimeter.wire.messages import Window
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "AlertStream": "unimeter.client.surface",

@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from unimeter import __version__, limits
+from unimeter import limits
 from unimeter.engine import catalog, entries, query
 from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.node import Node
 from unimeter.types import PARTITION_COUNT, Direction
+from unimeter.version import VERSION
 from unimeter.wire import messages as m
 from unimeter.wire.failures import error_of
 
@@ -77,7 +78,7 @@ def _hello(node: Node, request: m.Hello, done: Done) -> m.Response:
         version=min(2, request.version_max),
         node_id=node.node_id,
         cluster_id=node.machine.cluster_id,
-        server=f"unimeter {__version__}",
+        server=f"unimeter {VERSION}",
     )
 
 
