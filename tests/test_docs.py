@@ -68,7 +68,8 @@ def test_every_page_is_reached_from_the_front_page() -> None:
             continue
         seen.add(page)
         targets = [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
-        todo.extend(t / "README.md" if t.is_dir() else t for t in targets if t.exists())
+        pages = [target / "README.md" if target.is_dir() else target for target in targets]
+        todo.extend(page for page in pages if page.exists())
     missed = [page_id(page) for page in PAGES if page.is_relative_to(DOCS) and page not in seen]
     assert not missed, f"docs/README.md does not lead to {missed}"
 
