@@ -123,7 +123,7 @@ def _run_child(work: Callable[[], None], pipe: int) -> NoReturn:
         work()
         os.write(pipe, _DONE)
         status = 0
-    except BaseException as error:  # noqa: B036 - told through the pipe; the child ends here
+    except BaseException as error:  # told through the pipe; the child ends here
         with suppress(OSError):
             os.write(pipe, f"{type(error).__name__}: {error}".encode()[:4000])
     finally:

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from unimeter.errors import BackpressureError, DataError, DirectoryInUseError
+from unimeter.errors import BackpressureError, DataError, DirectoryInUseError, WrongDirectoryError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -241,6 +241,10 @@ class OsDisk:
             return sorted(os.listdir(directory))
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise WrongDirectoryError(f"{directory}: is a file, not a directory") from None
+        except OSError as error:
+            raise FatalStorageError(f"{directory}: can't be read: {error.strerror}") from error
 
     def make_directory(self, path: str) -> None:
         if os.path.isdir(path):
@@ -257,7 +261,7 @@ class OsDisk:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            raise FatalStorageError(f"{path}: fsync of the directory failed: {error.strerror}") from error
+            raise FatalStorageError(f"{path}: fsync failed: {error.strerror}") from error
         finally:
             os.close(descriptor)
 

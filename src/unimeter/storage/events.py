@@ -18,9 +18,11 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from unimeter import limits
+from unimeter.engine import entries
+from unimeter.engine.records import EventRow, EventsBody
 from unimeter.errors import CorruptionError, InvalidInputError, RangeUnavailableError
 from unimeter.storage.disk import Disk
 from unimeter.storage.outcomes import (
@@ -34,12 +36,9 @@ from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES
 from unimeter.storage.wal import Wal
 from unimeter.types import EventRecord, OperationType, from_ns
 
-if TYPE_CHECKING:
-    from unimeter.engine.records import EventRow
-
-EVENTS_KIND = 2  # of the log entries that carry events; the engine's number
 _SUFFIX = ".out"
 _CURSOR = re.compile(r"([0-9]{1,19})-([0-9]{1,9})")
+_PART_WINDOW_BYTES = 1024 * 1024  # one read where only a part of a segment is wanted
 _LOADED_MAX = 8  # outcome files kept in memory for readers
 
 
@@ -64,19 +63,23 @@ class EventStore:
     """The counted events of one data directory."""
 
     def __init__(self, disk: Disk, directory: str, wal: Wal) -> None:
-        self.noted_index = 0  # of the newest EVENTS entry whose outcomes are known
+        self.noted_index = 0  # of the newest entry that `note` was called for
         self.removed_timestamp_ns = 0  # the latest event timestamp that retention removed
         self._disk, self._directory, self._wal = disk, f"{directory}/outcomes", wal
         self._covered = 0  # outcomes up to this index are in files
         self._files: list[tuple[int, int]] = []  # (after, to) of each file, ascending
         self._recent: Bitmaps = {}  # of entries above _covered
         self._loaded: dict[int, Bitmaps] = {}  # by `to` of the file
+        self._ranges: dict[tuple[int, int], tuple[int, int]] = {}  # timestamps, by segment
         self._lock = threading.Lock()
 
     # --- outcomes ----------------------------------------------------------------
 
     def note(self, index: int, outcomes: bytes | memoryview) -> None:
-        """Remember the outcomes of an EVENTS entry; call once per entry, in log order."""
+        """Remember the outcomes of an EVENTS entry, in log order.
+
+        May be left out for an entry whose events were all stored.
+        """
         assert index > self.noted_index, "outcomes out of order"
         found = bytes(outcomes)
         if found.count(0) != len(found):
@@ -109,7 +112,7 @@ class EventStore:
         replay from a snapshot at or below the returned index.
         """
         notes: list[str] = []
-        until = None
+        until: int | None = None
         for to_index in self._indexes():
             try:
                 cluster, after, to, _ = read_outcomes(self._disk, self._path(to_index))
@@ -127,7 +130,7 @@ class EventStore:
                 break
             self._files.append((after, to))
             until = to
-        return until or 0, notes
+        return max(until or 0, first_index - 1), notes
 
     def start_from(self, snapshot_index: int) -> None:
         """Outcomes up to the snapshot come from files, later ones from the coming replay."""
@@ -189,12 +192,13 @@ class EventStore:
 
         Callable from any thread. `from_index=0` starts with the oldest stored
         entry; another one below it raises RangeUnavailableError when removed events
-        could belong to the range. InvalidInputError for a cursor that is none of
-        ours.
+        could belong to the range. `to_index` must be applied (None: everything
+        durable is). InvalidInputError for a cursor that is none of ours.
         """
-        if not 1 <= limit <= limits.PAGE_ITEMS_MAX:
-            raise InvalidInputError(f"limit {limit} is not in 1..{limits.PAGE_ITEMS_MAX}")
-        first, number = self._parse(cursor, from_index)
+        if limit < 1:
+            raise InvalidInputError(f"limit {limit} must be at least 1")
+        self._check_range(from_index, start_ns)
+        first, number = _parse_cursor(cursor, from_index)
         page = EventPage()
         for event in self._select(account, metric_code, start_ns, end_ns, first, to_index, number):
             if len(page.events) == limit:
@@ -216,14 +220,6 @@ class EventStore:
         self._check_range(from_index, start_ns)
         return self._select(account, metric_code, start_ns, end_ns, from_index, to_index, 0)
 
-    def _parse(self, cursor: str, from_index: int) -> tuple[int, int]:
-        if not cursor:
-            return from_index, 0
-        match = _CURSOR.fullmatch(cursor)
-        if match is None:
-            raise InvalidInputError(f"cursor {cursor!r} is not one that a page gave")
-        return int(match[1]), int(match[2])
-
     def _check_range(self, from_index: int, start_ns: int) -> None:
         first = self._wal.first_index
         if 0 < from_index < first and start_ns <= self.removed_timestamp_ns:
@@ -242,28 +238,54 @@ class EventStore:
         to_index: int | None,
         number: int,
     ) -> Iterator[StoredEvent]:
-        from unimeter.engine.records import EventsBody
-
-        noted = self.noted_index
-        last = noted if to_index is None else min(to_index, noted)
-        first = max(from_index, self._wal.first_index)
-        skip = number if first == from_index else 0
+        """Counted events that fit, from event `number` of entry `from_index` on."""
+        synced = self._wal.synced_index
+        last = synced if to_index is None else min(to_index, synced)
         try:
-            for entry in self._wal.read(first, last, WINDOW_BYTES if not from_index else 1 << 20):
-                if entry.kind != EVENTS_KIND:
-                    continue
-                body = EventsBody(entry.body)
+            for index, body in self._bodies(max(1, from_index), last, start_ns, end_ns):
                 found = body.select(account, metric_code, start_ns, end_ns)
                 if not found:
                     continue
-                counted = self.counted_bits(entry.index)
+                counted = self.counted_bits(index)
                 for at in found:
-                    if entry.index == first and at < skip:
+                    if index == from_index and at < number:
                         continue
                     if counted is None or is_counted(counted[1], at):
-                        yield StoredEvent(entry.index, at, body.first_offset + at, body.event(at))
+                        yield StoredEvent(index, at, body.first_offset + at, body.event(at))
         except FileNotFoundError as error:
             raise RangeUnavailableError("retention removed events while they were read") from error
+
+    def _bodies(
+        self, first: int, last: int, start_ns: int, end_ns: int
+    ) -> Iterator[tuple[int, EventsBody]]:
+        """EVENTS entries first..last, leaving out segments known to have no event of the range.
+
+        The range of timestamps of a segment that is written full is measured when
+        it is first read whole, and remembered: reading is rare, and this keeps
+        the path of an acknowledgement free of it.
+        """
+        rows = self._wal.segments()
+        for at, (segment_first, segment_last, _, _) in enumerate(rows):
+            if segment_last < first or segment_first > last:
+                continue
+            key = (segment_first, segment_last)
+            known = self._ranges.get(key)
+            if known is not None and (known[1] < start_ns or known[0] >= end_ns):
+                continue
+            is_whole = first <= segment_first and segment_last <= last and at + 1 < len(rows)
+            measure = is_whole and known is None
+            low, high = limits.TIMESTAMP_NS_MAX, 0
+            window = WINDOW_BYTES if is_whole else _PART_WINDOW_BYTES
+            start, stop = max(first, segment_first), min(last, segment_last)
+            for entry in self._wal.read(start, stop, window):
+                if entry.kind == entries.EVENTS:
+                    body = EventsBody(entry.body)
+                    if measure:
+                        stamps = body.timestamps().tolist()
+                        low, high = min(low, *stamps), max(high, *stamps)
+                    yield entry.index, body
+            if measure:
+                self._ranges[key] = (low, high)
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -271,6 +293,30 @@ class EventStore:
             "outcome_bytes": sum(len(bits) for _, bits in list(self._recent.values())),
             "outcome_files": len(self._files),
         }
+
+
+def latest_timestamp(wal: Wal, first: int, last: int) -> int:
+    """A timestamp that no event of entries first..last is later than.
+
+    The last entry's own, or that of an event that was sent with a later one.
+    """
+    latest = 0
+    for entry in wal.read(first, last, WINDOW_BYTES):
+        latest = max(latest, entry.timestamp_ns)
+        if entry.kind == entries.EVENTS:
+            body = EventsBody(entry.body)
+            later = body.select(None, None, latest + 1, limits.TIMESTAMP_NS_MAX)
+            latest = max([latest, *(body.event(number).timestamp_ns for number in later)])
+    return latest
+
+
+def _parse_cursor(cursor: str, from_index: int) -> tuple[int, int]:
+    if not cursor:
+        return from_index, 0
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise InvalidInputError(f"cursor {cursor!r} is not one that a page gave")
+    return int(match[1]), int(match[2])
 
 
 def _record(event: StoredEvent) -> EventRecord:

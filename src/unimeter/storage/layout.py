@@ -114,12 +114,13 @@ def decode_segment_head(data: bytes) -> tuple[int, SegmentHead] | str:
     """(format version, head), or a phrase saying what is wrong with the bytes."""
     if len(data) < SEGMENT_HEADER_BYTES:
         return f"{len(data)} bytes"
-    magic, version, crc, cluster, node, first, parent, _, timestamp, size = _SEGMENT.unpack_from(data)
+    magic, version, crc, cluster, *rest = _SEGMENT.unpack_from(data)
     if magic != SEGMENT_MAGIC:
         return f"magic {magic.hex()}"
     found = zlib.crc32(data[:12] + bytes(4) + data[16:SEGMENT_HEADER_BYTES])
     if found != crc:
         return f"checksum {found:08x} over bytes that say {crc:08x}"
+    node, first, parent, _, timestamp, size = rest
     return version, SegmentHead(Identity(cluster, node), first, parent, timestamp, size)
 
 

@@ -164,7 +164,8 @@ class MemoryDisk:
     def names(self, directory: str) -> list[str]:
         start = directory.rstrip("/") + "/"
         paths = [*self._files, *self._directories]
-        return sorted({path[len(start) :].split("/")[0] for path in paths if path.startswith(start)})
+        below = [path[len(start) :] for path in paths if path.startswith(start)]
+        return sorted({path.split("/")[0] for path in below})
 
     def make_directory(self, path: str) -> None:
         self.operate("make_directory", path)

@@ -1,6 +1,18 @@
-"""Opening a data directory: lock, superblock, snapshot, replay.
+"""Opening a data directory: lock, superblock, log, snapshot, replay.
 
-Skeleton of the interface.
+    1  lock                 one process owns a directory
+    2  superblock           whose it is; another version, node or cluster is refused
+    3  log                  heads of all segments, entries of the last; a torn tail is cut
+    4  outcomes, snapshot   the newest whole ones that the log goes on from
+    5  replay               every later entry through Machine.apply, at the kernel's speed
+
+Owns that order and the making of a new directory, where the superblock comes last:
+it exists only when the log with its first entry does, so a crash in the middle of
+making leaves a directory that is simply made again.
+
+Refuses a directory that holds something else, rather than scattering files into
+it. What was mended (a torn tail, a damaged copy, a damaged snapshot) is said in
+`Opened.notes`, because who keeps invoices wants to know of it.
 """
 
 from __future__ import annotations
@@ -8,20 +20,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from unimeter.storage.disk import Disk
-from unimeter.storage.events import EventStore
+from unimeter.engine import entries
+from unimeter.engine.machine import Machine
+from unimeter.errors import CorruptionError, WrongDirectoryError
+from unimeter.storage import retention
+from unimeter.storage.disk import Disk, Lock
+from unimeter.storage.events import EventStore, latest_timestamp
+from unimeter.storage.layout import Identity
 from unimeter.storage.retention import RetentionPolicy
-from unimeter.storage.snapshots import Snapshotter
+from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, Walk, list_segments
+from unimeter.storage.snapshots import Snapshotter, load_newest, set_aside
+from unimeter.storage.superblock import Superblock, SuperblockFile, check_owner
 from unimeter.storage.wal import Wal, WalLimits
-
-if TYPE_CHECKING:
-    from unimeter.engine.machine import Machine
 
 Progress = Callable[[int, int, int], None]
 """Called now and then with (log bytes replayed, log bytes in all, events replayed)."""
+
+FIRST_TERM = 1
+_FOLDERS = ("log", "snapshots", "outcomes")
+_OURS = {"LOCK", "superblock", "superblock.tmp", "synced", "lost+found", *_FOLDERS}
+_PROGRESS_BYTES = 8 * 1024 * 1024
 
 
 @dataclass
@@ -36,6 +57,8 @@ class Opened:
     wal: Wal
     events: EventStore
     snapshots: Snapshotter
+    superblock: SuperblockFile
+    lock: Lock
     created: bool = False  # this call made the directory
     notes: list[str] = field(default_factory=list)  # sentences for the operator: what was mended
     replayed_entries: int = 0
@@ -43,19 +66,36 @@ class Opened:
 
     def apply_retention(self, policy: RetentionPolicy, now_ns: int) -> int:
         """Remove what the policy lets go; return how many segments went."""
-        raise NotImplementedError
+        segments = self.wal.segments()
+        covered = self.snapshots.removal_limit()
+        keep = retention.first_kept(segments, policy, now_ns, covered)
+        if keep <= self.wal.first_index:
+            return 0
+        latest = latest_timestamp(self.wal, self.wal.first_index, keep - 1)
+        latest = max(latest, self.superblock.current.removed_timestamp_ns)
+        # First the fact that events are missing, durably; then the removal.
+        self.superblock.update(removed_timestamp_ns=latest)
+        self.events.removed_timestamp_ns = latest
+        removed = self.wal.remove_before(keep)
+        self.events.remove_before(keep)
+        self.snapshots.prune()
+        return removed
 
     def free_bytes(self) -> int:
         """Bytes left on the directory's file system."""
-        raise NotImplementedError
+        return self.disk.free_bytes(self.path)
 
     def statistics(self) -> dict[str, int]:
         """The log's, the event store's and the snapshots' figures together."""
-        raise NotImplementedError
+        figures = self.wal.statistics()
+        return {**figures, **self.events.statistics(), **self.snapshots.statistics()}
 
     def close(self) -> None:
         """Close everything and give the lock back. Sync first; this does not."""
-        raise NotImplementedError
+        self.snapshots.abandon()
+        self.wal.close()
+        self.superblock.close()
+        self.lock.release()
 
 
 def open_directory(
@@ -67,7 +107,7 @@ def open_directory(
     node_id: int = 1,
     bounds: WalLimits | None = None,
     progress: Progress | None = None,
-    machine_class: type[Machine] | None = None,
+    machine_class: type[Machine] = Machine,
     entropy: Callable[[int], bytes] = os.urandom,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Opened:
@@ -78,4 +118,182 @@ def open_directory(
     (file, offset, expected, found), FatalStorageError. `cluster_id=None` takes
     whatever the directory says.
     """
-    raise NotImplementedError
+    bounds = bounds or WalLimits()
+    is_new = _check_contents(disk, path, create)
+    if is_new:
+        disk.make_directory(path)
+    with ExitStack() as opening:  # closes everything again if one step refuses
+        lock = disk.lock(f"{path}/LOCK")
+        opening.callback(lock.release)
+        for folder in _FOLDERS:
+            disk.make_directory(f"{path}/{folder}")
+        if is_new:
+            identity = Identity(cluster_id or entropy(16), node_id)
+            superblock = _make(disk, path, identity, bounds, entropy(16), now_ns())
+        else:
+            superblock = SuperblockFile.open(disk, path)
+        opening.callback(superblock.close)
+        check_owner(path, superblock.current.identity, cluster_id, node_id)
+        opened = _load(disk, path, superblock, lock, bounds, machine_class, opening)
+        opened.created = is_new
+        _replay(opened, progress)
+        opening.pop_all()
+        return opened
+
+
+# --- making ------------------------------------------------------------------------
+
+
+def _check_contents(disk: Disk, path: str, create: bool) -> bool:
+    """Whether the directory is still to be made; refuse one that holds something else."""
+    names = set(disk.names(path))
+    if "superblock" in names:
+        return False
+    if not create:
+        raise WrongDirectoryError(f"{path}: there is no data directory here")
+    strange = sorted(names - _OURS)
+    if strange:
+        raise WrongDirectoryError(
+            f"{path}: is not empty and is no data directory (it holds {strange[0]!r}); "
+            "name an empty or a new one"
+        )
+    return True
+
+
+def _make(
+    disk: Disk, path: str, identity: Identity, bounds: WalLimits, hash_key: bytes, now_ns: int
+) -> SuperblockFile:
+    """Make the log with its first entry, then the superblock."""
+    _clear_unfinished(disk, path)
+    wal = Wal.open(disk, path, identity, bounds)
+    body = entries.genesis_body(identity.cluster_id, hash_key)
+    wal.append(1, FIRST_TERM, entries.GENESIS, now_ns, body)
+    wal.sync()
+    wal.close()
+    return SuperblockFile.create(disk, path, Superblock(identity, now_ns, term=FIRST_TERM))
+
+
+def _clear_unfinished(disk: Disk, path: str) -> None:
+    """Remove what a crash in the middle of making left: at most a log with its first entry."""
+    names = disk.names(f"{path}/log")
+    segments = [name for name in names if name.endswith(".seg")]
+    if len(segments) > 1 or disk.names(f"{path}/snapshots") or _has_second_entry(disk, path):
+        raise CorruptionError(
+            f"{path}/superblock", 0, "a superblock beside the log", "no file", RESTORE_ADVICE
+        )
+    for name in names:
+        disk.remove(f"{path}/log/{name}")
+    for name in ("synced", "superblock.tmp"):
+        if disk.exists(f"{path}/{name}"):
+            disk.remove(f"{path}/{name}")
+    disk.sync_directory(f"{path}/log")
+    disk.sync_directory(path)
+
+
+def _has_second_entry(disk: Disk, path: str) -> bool:
+    """Whether the log, whoever's it is, holds more than the first entry."""
+    for segment in list_segments(disk, f"{path}/log", None):
+        file = disk.open(segment.path)
+        try:
+            walk = Walk(file, segment)
+            return sum(1 for _ in walk) != 1 or walk.damage is not None
+        finally:
+            file.close()
+    return False
+
+
+# --- loading -----------------------------------------------------------------------
+
+
+def _load(
+    disk: Disk,
+    path: str,
+    superblock: SuperblockFile,
+    lock: Lock,
+    bounds: WalLimits,
+    machine_class: type[Machine],
+    opening: ExitStack,
+) -> Opened:
+    """Everything but the replay."""
+    current = superblock.current
+    identity = current.identity
+    _remove_temporary(disk, path)
+    wal = Wal.open(disk, path, identity, bounds)
+    opening.callback(wal.close)
+    _check_log(path, wal, current)
+    notes = [superblock.mended] if superblock.mended else []
+    if wal.cut_bytes:
+        notes.append(
+            f"{path}/log: cut {wal.cut_bytes} bytes of a write that a crash had interrupted, "
+            f"behind entry {wal.last_index}; nothing of it was acknowledged"
+        )
+    events = EventStore(disk, path, wal)
+    events.removed_timestamp_ns = current.removed_timestamp_ns
+    until, said = events.load(identity.cluster_id, wal.first_index)
+    notes += said
+    head, state, said = load_newest(disk, path, identity, wal.first_index, wal.last_index, until)
+    notes += said
+    machine = machine_class() if state is None else _restore(machine_class, state, path)
+    index = 0 if head is None else head.index
+    if index < current.snapshot_index:
+        notes.append(
+            f"{path}: replaying from entry {index} instead of the snapshot at "
+            f"{current.snapshot_index}, which can't be used"
+        )
+    set_aside(disk, path, index)
+    events.start_from(index)
+    if index != current.snapshot_index:
+        superblock.update(snapshot_index=index)
+    snapshots = Snapshotter(disk, path, superblock, wal, events)
+    return Opened(
+        disk, path, identity.cluster_id, identity.node_id, machine, wal, events, snapshots,
+        superblock, lock, notes=notes,
+    )
+
+
+def _check_log(path: str, wal: Wal, current: Superblock) -> None:
+    """The log must hold its first entry, or reach back to a snapshot, and up to the newest."""
+    if wal.last_index < max(1, current.snapshot_index):
+        raise CorruptionError(
+            f"{path}/log", 0, f"entries up to {max(1, current.snapshot_index)}",
+            f"entries up to {wal.last_index}", RESTORE_ADVICE,
+        )
+
+
+def _restore(machine_class: type[Machine], state: memoryview, path: str) -> Machine:
+    try:
+        return machine_class.restore(state)
+    except ValueError as error:
+        raise CorruptionError(
+            f"{path}/snapshots", 0, "a state this program can read", str(error),
+            "Every checksum is right, so another program wrote it. " + RESTORE_ADVICE,
+        ) from error
+
+
+def _remove_temporary(disk: Disk, path: str) -> None:
+    for folder in _FOLDERS:
+        for name in disk.names(f"{path}/{folder}"):
+            if name.endswith(".tmp"):
+                disk.remove(f"{path}/{folder}/{name}")
+
+
+def _replay(opened: Opened, progress: Progress | None) -> None:
+    """Apply every entry after the snapshot."""
+    machine, wal, events = opened.machine, opened.wal, opened.events
+    apply, note = machine.apply, events.note
+    total = wal.bytes_after(machine.applied)
+    done = said = replayed = counted = 0
+    for entry in wal.read(machine.applied + 1, None, WINDOW_BYTES):
+        applied = apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
+        counted += applied.stored + applied.duplicates + applied.refused
+        if applied.duplicates or applied.refused:
+            note(entry.index, applied.outcomes)
+        replayed += 1
+        done += len(entry.body)
+        if progress is not None and done - said > _PROGRESS_BYTES:
+            said = done
+            progress(min(done, total), total, counted)
+    assert machine.applied == wal.last_index, "replay reaches the end of the log"
+    opened.replayed_entries, opened.replayed_events = replayed, counted
+    if progress is not None and replayed:
+        progress(total, total, counted)

