@@ -250,7 +250,7 @@ class FakeServer:
             case PartitionMap():
                 return PartitionMapReply([PartitionRoute("node.invalid:7001")] * PARTITION_COUNT)
             case MetricPut(schema=schema, mode=mode):
-                if mode == 1 and memory.metrics.get(schema.code, schema) != schema:
+                if mode == 1 and schema.code in memory.metrics:
                     return ErrorReply(ErrorCode.ALREADY_EXISTS, f"metric {schema.code} exists")
                 memory.metrics[schema.code] = schema
                 return Done()

@@ -27,7 +27,7 @@ from unimeter import (
     SessionExpiredError,
     current_month,
 )
-from unimeter.types import EventRecord, OperationType
+from unimeter.types import EventRecord, OperationType, to_ns
 from unimeter.wire.messages import ErrorCode, ErrorReply, Hello
 
 MONTH = current_month()
@@ -230,10 +230,9 @@ def test_read_asks_for_the_position_of_the_last_write(fake: FakeServer) -> None:
 
 def test_lists_follow_every_page(fake: FakeServer) -> None:
     moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    moment_ns = to_ns(moment)
     fake.memory.rows = [
-        EventRecord(
-            1, "m", i, OperationType.NONE, moment, i + 1, {"k": "v"}, None, 1767225600 * 10**9
-        )
+        EventRecord(1, "m", i, OperationType.NONE, moment, i + 1, {"k": "v"}, None, moment_ns)
         for i in range(7)
     ]
     for i in range(5):
@@ -270,6 +269,17 @@ def test_delete_whose_reply_was_lost_is_done(fake: FakeServer) -> None:
         client.metrics.delete("m")
         with pytest.raises(NotFoundError):
             client.metrics.delete("m")
+
+
+def test_create_whose_reply_was_lost_is_done_if_the_metric_is_ours(fake: FakeServer) -> None:
+    with Client([fake.address]) as client:
+        fake.memory.read_faults = ["drop"]
+        client.metrics.create(MetricSchema("m", AggType.COUNT))
+        with pytest.raises(AlreadyExistsError):
+            client.metrics.create(MetricSchema("m", AggType.COUNT))
+        fake.memory.read_faults = ["drop"]
+        with pytest.raises(AlreadyExistsError):
+            client.metrics.create(MetricSchema("m", AggType.SUM))
 
 
 def test_threads_share_a_client(fake: FakeServer) -> None:

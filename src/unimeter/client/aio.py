@@ -27,7 +27,16 @@ from datetime import datetime
 from typing import TypeVar
 
 from unimeter.client import chance, checks, questions
-from unimeter.client.core import Answer, Batch, Call, Core, IngestCall, Pause, ingest_reply
+from unimeter.client.core import (
+    Answer,
+    Batch,
+    Call,
+    Core,
+    CreatedInDoubtError,
+    IngestCall,
+    Pause,
+    ingest_reply,
+)
 from unimeter.client.outcomes import Tally
 from unimeter.client.questions import FilterValues, Page, Paged
 from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
@@ -486,8 +495,12 @@ class AsyncMetrics:
         self._client = client
 
     async def create(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
-        """Create a metric. `AlreadyExistsError` if the code is taken by another definition."""
-        await self._put(schema, PutMode.CREATE, timeout)
+        """Create a metric. `AlreadyExistsError` if there is one of that code."""
+        try:
+            await self._put(schema, PutMode.CREATE, timeout)
+        except CreatedInDoubtError:
+            if await self.get(schema.code, timeout=timeout) != schema:
+                raise
 
     async def update(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
         """Change a metric in a way that keeps its history meaningful; see the reference."""

@@ -107,6 +107,12 @@ class Client(Surface):
             idle = sum(len(connections) for connections in self._idle.values())
             return {"idle_connections": idle, **self._core.sessions.statistics()}
 
+    @property
+    def cluster_id(self) -> bytes:
+        """Which cluster was last spoken with: 16 bytes, empty before the first connection."""
+        with self._lock:
+            return self._core.cluster_id
+
     # --- what Surface asks of us ---------------------------------------------
 
     def _ask(

@@ -44,6 +44,7 @@ from unimeter.client.retry import (
 from unimeter.client.routing import Router, partition_of
 from unimeter.client.sessions import SESSIONS_MAX, Sessions, Ticket
 from unimeter.errors import (
+    AlreadyExistsError,
     BackpressureError,
     ConnectionError,
     DeadlineExceededError,
@@ -107,6 +108,10 @@ Read = (
     | Series
     | Members
 )
+
+
+class CreatedInDoubtError(AlreadyExistsError):
+    """The metric exists, and an earlier attempt to create it got no reply: it may be ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +237,8 @@ class Call:
             return None
         if self._was_deleted_by_us(refusal):
             return Answer(Done(), self.core.position)
+        if self.in_doubt and isinstance(error, AlreadyExistsError):
+            raise CreatedInDoubtError(str(error))
         raise error
 
     def _was_deleted_by_us(self, refusal: ErrorReply) -> bool:

@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from unimeter.client import questions
+from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
 from unimeter.types import (
     Account,
@@ -346,8 +347,12 @@ class Metrics:
         self._surface = surface
 
     def create(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
-        """Create a metric. `AlreadyExistsError` if the code is taken by another definition."""
-        self._put(schema, PutMode.CREATE, timeout)
+        """Create a metric. `AlreadyExistsError` if there is one of that code."""
+        try:
+            self._put(schema, PutMode.CREATE, timeout)
+        except CreatedInDoubtError:
+            if self.get(schema.code, timeout=timeout) != schema:
+                raise
 
     def update(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
         """Change a metric in a way that keeps its history meaningful; see the reference."""
