@@ -46,6 +46,7 @@ class FakeMeter:
     loses_reply_of: int | None = None  # this batch is stored, and then KeyboardInterrupt
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     stored: dict[tuple[object, str, str | None], Event] = field(default_factory=dict)
+    cluster_id: bytes = b"\1" * 16
     batches: int = 0
     sizes: list[int] = field(default_factory=list)
 

@@ -166,6 +166,14 @@ def test_another_file_of_that_name_is_refused_until_restart(
     assert meter.total() == 5150
 
 
+def test_a_cluster_begun_anew_is_sent_the_whole_file(run: Run, usage: Path) -> None:
+    """Progress made with one cluster must not hide a file from another at that address."""
+    run("ingest", str(usage), *ARGUMENTS)
+    other = FakeMeter(cluster_id=b"\2" * 16)
+    run("ingest", str(usage), *ARGUMENTS, client=other)
+    assert other.total() == 5050
+
+
 def test_two_columns_of_one_file_are_two_runs(run: Run, meter: FakeMeter, tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("context,generated\n10,1\n20,2\n")

@@ -55,7 +55,7 @@ class Plan:
     fields: Fields
     form: Format | None = None
     delimiter: str | None = None
-    target: str = ""  # which nodes or cluster: progress made with one says nothing of another
+    target: str = ""  # which cluster: progress made with one says nothing of another
     stops: bool = True  # at the first line that can't be counted
     restarts: bool = False
     name: str = ""  # a pipe's identity; told apart from a file's content

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +23,6 @@ from unimeter.cli.fields import Fields
 from unimeter.cli.file_run import BATCH_EVENTS, STDIN, FileRun, Plan
 from unimeter.cli.options import (
     PAIR,
-    SERVER_DEFAULT,
     form_options,
     parse_account,
     scale_option,
@@ -133,6 +133,8 @@ def command(
     complete = True
     with ExitStack() as stack:
         meter = None if dry_run else stack.enter_context(open_client(ctx))
+        if meter is not None:
+            plan = replace(plan, target=meter.cluster_id.hex())
         for name in files:
             stream = stack.enter_context(_opened(name))
             run = FileRun(plan, name, stream, meter)
@@ -171,7 +173,6 @@ def _plan(ctx: click.Context) -> Plan:
         fields=fields,
         form=chosen["file_format"],
         delimiter=_delimiter(chosen["delimiter"]),
-        target=",".join(sorted(chosen["servers"])) or SERVER_DEFAULT,
         stops=chosen["on_error"] == "stop",
         restarts=chosen["restart"],
         name=chosen["name"],
