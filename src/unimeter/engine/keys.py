@@ -122,16 +122,21 @@ class KeyTable:
             return 0
         return 1 if (meta & _BODY) == (mark & _BODY) else 2
 
+    def remember(self, lo: int, hi: int, body: int) -> int:
+        """`reserve` and `claim` one key, for Python callers."""
+        self.reserve(1)
+        answer = self.claim(lo, hi, body)
+        self.note(answer == 0)
+        return answer
+
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def touch(self, hi: cython.ulonglong) -> cython.ulonglong:
-        """The word in a key's first slot: brings it into the cache."""
-        return self.slots[
-            2
-            * cython.cast(
-                cython.Py_ssize_t, ((hi >> 32) * cython.cast(cython.ulonglong, self.size)) >> 32
-            )
-        ]
+        """Read a key's first slot and its meta word: brings both into the cache."""
+        at: cython.Py_ssize_t = cython.cast(
+            cython.Py_ssize_t, ((hi >> 32) * cython.cast(cython.ulonglong, self.size)) >> 32
+        )
+        return self.slots[2 * at] ^ self.meta[at]
 
     def age(self, meta: cython.uint) -> cython.ulonglong:
         """Days since the key was counted."""
