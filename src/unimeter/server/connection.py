@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from unimeter import limits
 from unimeter.engine.decode import (
@@ -122,9 +122,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket and a slot."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=OUT_BYTES_HIGH)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self.transport.set_write_buffer_limits(high=OUT_BYTES_HIGH)
         self.slot = self.clients.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

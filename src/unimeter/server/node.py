@@ -39,8 +39,9 @@ from typing import Any
 
 from unimeter import limits
 from unimeter.engine import entries
+from unimeter.engine.applied import Applied
 from unimeter.engine.decode import FEED_FULL, FEED_MORE, FEED_TOO_LARGE, EntryBuilder
-from unimeter.engine.machine import Applied, Machine
+from unimeter.engine.machine import Machine
 from unimeter.engine.replies import render
 from unimeter.errors import BackpressureError
 from unimeter.server.hosts import Host, InlineHost
@@ -317,7 +318,7 @@ class Node:
             counts.events_duplicate += applied.duplicates
             counts.events_refused += applied.refused
             self.events.note(entry.index, applied.outcomes)
-        replies = render(self.machine, applied, entry.routes)
+        replies = render(applied, entry.routes)
         counts.ingest_replies += len(replies)
         self.host.deliver(replies)
         if applied.alerts_to > applied.alerts_from:
