@@ -54,7 +54,7 @@ def test_json_and_ndjson_hold_the_same_objects(
 def test_csv_has_a_head_and_quotes_what_needs_it(capsys: pytest.CaptureFixture[str]) -> None:
     row = ("a,b", 1, Decimal("1.50"), None, {}, 'say "hi"')
     found = list(csv.reader(io.StringIO(printed(capsys, "csv", [row]))))
-    assert found == [list(COLUMNS), ["a,b", "1", "1.50", "", "", 'say "hi"']]
+    assert found == [list(COLUMNS), ["a,b", "1", "1.50", "", "{}", 'say "hi"']]
 
 
 def test_a_table_without_a_terminal_is_plain_and_whole(

@@ -18,7 +18,7 @@ from unimeter.cli.options import (
 from unimeter.cli.output import Form, Sheet, write_sheet
 from unimeter.types import Account
 
-COLUMNS = ("offset", "timestamp", "metric", "value", "operation", "properties", "id")
+COLUMNS = ("offset", "timestamp", "account", "metric", "value", "operation", "properties", "id")
 
 EPILOG = """\b
 Examples:
@@ -56,6 +56,7 @@ def command(
             (
                 found.offset,
                 format_ns(found.timestamp_ns),
+                found.account_id,
                 found.metric_code,
                 format_amount(found.value, scale),
                 found.operation_type.name.lower(),

@@ -97,7 +97,7 @@ def write_lines(columns: Sequence[str], rows: Iterable[Row], form: Form) -> None
 def csv_line(row: Row) -> str:
     """One row of CSV without its line end."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([text(value) for value in row])
+    csv.writer(buffer, lineterminator="").writerow([csv_cell(value) for value in row])
     return buffer.getvalue()
 
 
@@ -126,7 +126,7 @@ def plain(value: object) -> object:
 
 
 def text(value: object) -> str:
-    """`value` as a cell of a table or a CSV line."""
+    """`value` as a cell of a table."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -136,6 +136,11 @@ def text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(text(item) for item in value)
     return str(plain(value))
+
+
+def csv_cell(value: object) -> str:
+    """`value` as a CSV cell: as in a table, but an object is JSON, which reads back."""
+    return json.dumps(plain(value)) if isinstance(value, Mapping) else text(value)
 
 
 def table_of(sheet: Sheet, title: str | None = None) -> Table:
@@ -197,4 +202,4 @@ def _write_csv(sheet: Sheet, stream: TextIO) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(sheet.columns)
     for row in sheet.rows:
-        writer.writerow([text(value) for value in row])
+        writer.writerow([csv_cell(value) for value in row])
