@@ -1,0 +1,103 @@
+"""A data directory looked at without changing it: for `verify` and `inspect`.
+
+Owns the same order and the same checks as recovery, but cuts, mends and removes
+nothing. The end of the log is judged as at a start, so a torn tail is told as
+such and not as damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unimeter.errors import CorruptionError, WrongDirectoryError
+from unimeter.storage import tail
+from unimeter.storage.disk import Disk
+from unimeter.storage.outcomes import Bitmaps, read_outcomes
+from unimeter.storage.segments import (
+    RESTORE_ADVICE,
+    WINDOW_BYTES,
+    Entry,
+    Segment,
+    Walk,
+    list_segments,
+)
+from unimeter.storage.snapshots import snapshot_indexes, snapshot_path
+from unimeter.storage.superblock import Superblock, read_superblock
+from unimeter.storage.wal import read_witness
+
+
+@dataclass
+class LogReader:
+    """Every entry of a log, each step checked."""
+
+    disk: Disk
+    segments: list[Segment]
+    witness: int
+    witness_path: str
+    torn_at: str = ""  # where a torn tail was found, after reading
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in order; CorruptionError at the first damage that is no torn tail."""
+        for segment, walk in self.walks():
+            yield from walk
+            self.check_end(segment, walk)
+
+    def walks(self) -> Iterator[tuple[Segment, Walk]]:
+        """A walk through each segment, to be used up before the next."""
+        for segment in self.segments:
+            file = self.disk.open(segment.path)
+            try:
+                yield segment, Walk(file, segment, None, WINDOW_BYTES)
+            finally:
+                file.close()
+
+    def check_end(self, segment: Segment, walk: Walk) -> None:
+        """Judge what lies behind the last entry of a segment."""
+        at = self.segments.index(segment)
+        if at + 1 < len(self.segments):
+            tail.check_sealed(segment.path, walk, self.segments[at + 1].head)
+            return
+        file = self.disk.open(segment.path)
+        try:
+            if tail.check_tail(file, walk, self.witness, self.witness_path):
+                self.torn_at = f"{segment.path}: byte {walk.position}, entry {walk.next_index}"
+        finally:
+            file.close()
+
+
+def open_log(disk: Disk, path: str, block: Superblock) -> LogReader:
+    """The log of a directory; heads and witness are checked here."""
+    witness_path = f"{path}/synced"
+    witness = read_witness(disk, witness_path)
+    segments = list_segments(disk, f"{path}/log", block.identity)
+    if not segments:
+        raise CorruptionError(f"{path}/log", 0, "at least one segment", "none", RESTORE_ADVICE)
+    return LogReader(disk, segments, witness, witness_path)
+
+
+def find_superblock(disk: Disk, path: str) -> tuple[Superblock, int | None]:
+    """The superblock and its one damaged copy, if any."""
+    if not disk.exists(f"{path}/superblock"):
+        raise WrongDirectoryError(f"{path}: there is no data directory here")
+    return read_superblock(disk, f"{path}/superblock")
+
+
+def snapshots_of(disk: Disk, path: str) -> list[tuple[int, str]]:
+    """(index, path) of every snapshot, oldest first."""
+    return [(index, snapshot_path(path, index)) for index in snapshot_indexes(disk, path)]
+
+
+def outcomes_of(disk: Disk, path: str) -> list[tuple[int, str]]:
+    """(last index, path) of every outcomes file, oldest first."""
+    names = [name for name in disk.names(f"{path}/outcomes") if name.endswith(".out")]
+    return [(int(name.removesuffix(".out"), 16), f"{path}/outcomes/{name}") for name in names]
+
+
+def all_bitmaps(disk: Disk, path: str) -> tuple[int, Bitmaps]:
+    """(up to which index, bitmaps) of all outcomes files together."""
+    until, together = 0, {}
+    for to_index, file in outcomes_of(disk, path):
+        together.update(read_outcomes(disk, file)[3])
+        until = to_index
+    return until, together
