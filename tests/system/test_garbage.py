@@ -38,6 +38,7 @@ from unimeter.wire.messages import (
 
 RSS_GROWTH_BYTES_MAX = 128 * 1024 * 1024
 ANSWER_SECONDS_MAX = 20.0
+WITNESS_SECONDS_MAX = 5.0  # a loaded machine with a slow disk; undisturbed it is milliseconds
 CONNECTIONS = 10_000
 CONNECTIONS_SECONDS_MAX = 90.0
 SENDERS = 8
@@ -164,7 +165,7 @@ def witness(node: NodeProcess) -> Iterator[Witness]:
     with started.line:
         assert not started.trouble, started.trouble
         started.compare()
-    assert started.slowest < ANSWER_SECONDS_MAX
+    assert started.slowest < WITNESS_SECONDS_MAX
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.wire import strategies
 from tests.wire.feeding import NOW_NS, SLOT, Twin, transcript
 
+import unimeter
 from unimeter import limits
 from unimeter.engine import COMPILED, decode
 from unimeter.engine.records import EventsBody
@@ -108,6 +109,17 @@ def test_a_frame_that_contradicts_itself_leaves_no_event_behind(frames, shortage
         each[1] for each in clean if each[0] == "entry"
     ]
     assert b"never" not in log[-1][2]
+
+
+@given(st.one_of(st.tuples(st.just(1), V1_BATCH), st.tuples(st.just(2), V2_BATCH)), st.data())
+def test_a_payload_of_another_length_is_refused(versioned, data):
+    version, frame = versioned
+    payload = frame[16:]
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    tail = data.draw(st.binary(min_size=1, max_size=9))
+    for wrong in (payload[:cut], payload + tail):
+        log = transcript(request_frame(version, 1, 8, wrong))
+        assert log in ([("malformed", version, 8)], [("too large", 8, len(wrong))])
 
 
 @given(st.lists(strategies.INGEST_ROW, min_size=1, max_size=8))
@@ -240,7 +252,8 @@ def interpreted() -> Iterator[Twin]:
     """The interpreted kernels in another process."""
     if not COMPILED:
         pytest.skip("the kernels are not compiled: there is nothing to compare")
-    twin = Twin({**os.environ, "UNIMETER_PURE": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"})
+    package = Path(unimeter.__file__).parents[1]
+    twin = Twin({**os.environ, "UNIMETER_PURE": "1", "PYTHONPATH": f"{package}:{ROOT}"})
     assert not twin.is_compiled()
     yield twin
     twin.close()
