@@ -188,7 +188,8 @@ class Counter:
             self.allowed = self.allowed_words.view
         view = self.allowed_words.view
         for i, text in enumerate(allowed):
-            view[start + i] = self.values.add(text)
+            # Looked up first: a restored machine must not make room the first one did not.
+            view[start + i] = self.values.number(text) or self.values.add(text)
         self.allowed_count += len(allowed)
         return start << 32 | len(allowed)
 
@@ -824,6 +825,9 @@ class Counter:
         agg: cython.int = cython.cast(cython.int, row & 0xFF)
         k: cython.Py_ssize_t
         bit: cython.ulonglong
+        if total != watched:
+            # Members carried along change through other periods too: a side kept here is stale.
+            flags &= M64 ^ 0xFFFF00
         for k in range(count):
             bit = cython.cast(cython.ulonglong, 1) << (16 + k)
             if flags & bit:

@@ -1,0 +1,82 @@
+"""A restored machine goes on exactly as the one that never stopped (P4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from unimeter.engine import entries
+from unimeter.engine.catalog import put_body
+from unimeter.engine.machine import Machine
+from unimeter.types import AggType, AlertThreshold, DimensionFilter, MetricSchema
+from unimeter.wire import messages
+
+from .twin import Batch, Twin
+
+NOW = 1_700_000_000_000_000_000
+
+
+def state(machine: Machine) -> bytes:
+    return b"".join(bytes(part) for part in machine.snapshot())
+
+
+def long_log() -> Twin:
+    """A log in which every table grows past the sizes at which it is made anew."""
+    twin = Twin(NOW)
+    for number in range(30):
+        twin.put(
+            MetricSchema(
+                f"m{number}",
+                [AggType.SUM, AggType.COUNT_UNIQUE][number % 2],
+                recurring=number % 4 == 3,
+                filters=[DimensionFilter("d", [f"v{number}-{i}" for i in range(4)])]
+                if number % 3
+                else [DimensionFilter("open")],
+                thresholds=[AlertThreshold("t", 3, True)] if number % 5 == 0 else [],
+            )
+        )
+        rows = tuple(
+            messages.IngestRow(
+                f"account-{i}" if i % 2 else i,
+                f"m{number}",
+                i + number,
+                NOW + i * 10**13,
+                0,
+                (("d", f"v{number}-{i % 4}"),) if number % 3 else (("open", f"x{i}"),),
+                f"id-{number}-{i}",
+            )
+            for i in range(20)
+        )
+        twin.ingest(Batch(rows, session=number % 5 + 1, sequence=number // 5 + 1))
+        if number % 7 == 6:
+            twin.delete(f"m{number - 2}")
+    return twin
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_restoring_after_any_entry_changes_no_byte_of_what_follows(every: int) -> None:
+    twin = long_log()
+    whole = Machine()
+    restored = Machine()
+    for index, kind, timestamp_ns, body in twin.log:
+        whole.apply(index, kind, timestamp_ns, body)
+        restored.apply(index, kind, timestamp_ns, body)
+        if index % every == 0:
+            restored = Machine.restore(state(restored))
+        assert state(restored) == state(whole), f"after entry {index}"
+    whole.check_invariants()
+
+
+def test_bytes_that_are_no_snapshot_are_refused() -> None:
+    data = state(long_log().machine)
+    for bad in (b"", bytes(64), data[:-8], data + bytes(8), data[:-3]):
+        with pytest.raises(ValueError):
+            Machine.restore(bad)
+
+
+def test_an_entry_out_of_order_is_our_own_fault() -> None:
+    twin = Twin(NOW)
+    body = put_body(MetricSchema("m", AggType.SUM), 0)
+    with pytest.raises(AssertionError):
+        twin.machine.apply(3, entries.METRIC_PUT, NOW, body)
+    with pytest.raises(AssertionError):
+        twin.machine.apply(2, entries.METRIC_PUT, NOW - 1, body)
