@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from unimeter.engine import entries
@@ -52,9 +54,21 @@ def long_log() -> Twin:
     return twin
 
 
+def log_of_definitions() -> Twin:
+    """Every listed value is one more string: each size of the table is passed exactly."""
+    twin = Twin(NOW)
+    for number in range(120):
+        allowed = [DimensionFilter("d", [f"value-{number}"])]
+        twin.put(MetricSchema(f"m{number}", AggType.SUM, filters=allowed))
+    return twin
+
+
 @pytest.mark.parametrize("every", [1, 3])
-def test_restoring_after_any_entry_changes_no_byte_of_what_follows(every: int) -> None:
-    twin = long_log()
+@pytest.mark.parametrize("make", [long_log, log_of_definitions])
+def test_restoring_after_any_entry_changes_no_byte_of_what_follows(
+    make: Callable[[], Twin], every: int
+) -> None:
+    twin = make()
     whole = Machine()
     restored = Machine()
     for index, kind, timestamp_ns, body in twin.log:
