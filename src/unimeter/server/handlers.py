@@ -195,9 +195,7 @@ def _usage_query(node: Node, request: m.UsageQuery, done: Done) -> m.Response | 
 def _usage_realtime(node: Node, request: m.UsageRealtime, done: Done) -> m.Response | None:
     _check_read(node, request)
     plan = query.plan_realtime(node.machine, request.account, request.metric_code, node.clock())
-    return _finish(
-        node, plan, lambda value: m.UsageReply(value, plan.start_ns, plan.end_ns), done
-    )
+    return _finish(node, plan, lambda value: m.UsageReply(value, plan.start_ns, plan.end_ns), done)
 
 
 def _breakdown(node: Node, request: m.Breakdown, done: Done) -> m.Response | None:

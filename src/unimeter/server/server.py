@@ -85,7 +85,10 @@ class Server:
     """A running node. Use as an async context manager, or `start` and `stop`."""
 
     def __init__(
-        self, data_dir: str | os.PathLike[str] | None = None, *, config: Config | None = None,
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        config: Config | None = None,
         **options: Any,
     ) -> None:
         """Prepare a server from keyword options (see `Config`) or a whole `config`."""
