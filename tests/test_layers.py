@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A node inside the caller's process: the server's node behind the client's methods.
     "embedded": {"server", "storage", "engine", "wire", "client", "base"},
     # `make demo`: what a newcomer would write, so it uses what a newcomer would import.
-    "demo": {"root", "client", "base"},
+    "demo": {"root", "client", "engine", "base"},
     # `import unimeter`: the names users import.
     "root": {"server", "client", "wire", "embedded", "base"},
 }

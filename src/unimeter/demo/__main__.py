@@ -2,7 +2,8 @@
 
 What it does, in the order it prints it:
 
-1. starts ``unimeter serve`` as a process of its own on a temporary directory;
+1. starts ``unimeter serve`` as a process of its own on a temporary directory
+   and runs the README's five lines against it;
 2. makes the same 200,000 events every time, from one seed, for the four uses:
    API calls and tokens by model and kind, compute seconds by provider and
    region, seats that people join and leave, credits granted and spent;
@@ -28,13 +29,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from unimeter import AggValue, AsyncClient, Event, IngestResult
+from unimeter import (
+    AggType,
+    AggValue,
+    AsyncClient,
+    Client,
+    Event,
+    IngestResult,
+    MetricSchema,
+    current_month,
+)
 from unimeter.demo.process import NodeProcess
-from unimeter.demo.workload import METRICS, MONTH, Cell, Expected, Tags, make_events
+from unimeter.demo.workload import METRICS, MONTH, SEED, Cell, Expected, Tags, make_events
+from unimeter.engine import COMPILED
 
 BATCH_EVENTS: Final = 500
 SENDERS: Final = 8
 CALL_SECONDS_MAX: Final = 60.0  # longer than a restart, so that the SDK itself outlasts it
+
+
+def five_lines(address: str) -> int:
+    """The README's example, line for line, on a node that has no such metric yet."""
+    with Client([address]) as client:
+        client.metrics.create(MetricSchema("api_calls", AggType.COUNT))
+        client.ingest([Event(42, "api_calls")])
+        return client.query(42, "api_calls", current_month()).value.count
 
 
 @dataclass
@@ -177,30 +196,24 @@ def report(sent: Sent, count: int) -> None:
         f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     )
     print(
-        f"batches interrupted by the kill and resent: {sent.interrupted}; "
-        f"events stored {sent.stored:,}, recognised as already counted {sent.duplicates:,}"
+        f"{sent.interrupted} batches were interrupted by the kill and resent; "
+        f"{sent.stored:,} events acknowledged as stored, {sent.duplicates:,} as duplicates"
     )
 
 
-async def run(folder: Path) -> bool:
-    """Run the whole demonstration; return whether every total is equal."""
-    print("making 200,000 events from one seed ...")
+async def meter_and_compare(node: NodeProcess) -> bool:
+    """Send everything through a kill, ask for everything; return whether all is equal."""
     events = make_events()
     expectation = Expected()
     for event in events:
         expectation.add(event)
     expected = expectation.totals()
-    node = NodeProcess(folder / "node")
-    node.start()
-    try:
-        print(f"a node listens on {node.address}; sending over {SENDERS} tasks ...")
-        async with AsyncClient([node.address], timeout=CALL_SECONDS_MAX) as client:
-            for schema in METRICS:
-                await client.metrics.create(schema)
-            sent = await send_all(client, node, events)
-            found = await ask_all(client, expected)
-    finally:
-        node.kill()
+    print(f"{len(events):,} events made from seed {SEED}; sending them over {SENDERS} tasks")
+    async with AsyncClient([node.address], timeout=CALL_SECONDS_MAX) as client:
+        for schema in METRICS:
+            await client.metrics.create(schema)
+        sent = await send_all(client, node, events)
+        found = await ask_all(client, expected)
     rows = compare(expected, found)
     show(rows)
     report(sent, len(events))
@@ -209,10 +222,23 @@ async def run(folder: Path) -> bool:
     return equal
 
 
+def run(folder: Path) -> bool:
+    """Run the whole demonstration in `folder`; return whether every total is equal."""
+    node = NodeProcess(folder / "node")
+    node.start()
+    print(f"a node listens on {node.address} (kernels {'compiled' if COMPILED else 'interpreted'})")
+    try:
+        count = five_lines(node.address)
+        print(f"the README's five lines print {count}")
+        return asyncio.run(meter_and_compare(node)) and count == 1
+    finally:
+        node.kill()
+
+
 def main() -> int:
     """Return the exit status: 0 only if every total is equal."""
     with tempfile.TemporaryDirectory(prefix="unimeter-demo-") as folder:
-        return 0 if asyncio.run(run(Path(folder))) else 1
+        return 0 if run(Path(folder)) else 1
 
 
 if __name__ == "__main__":

@@ -37,16 +37,16 @@ SEAT_EVENTS: Final = 20_000
 CREDIT_EVENTS: Final = 20_000
 ACCOUNTS: Final = 25  # per use
 
-MODELS: Final = ["gpt-large", "gpt-small", "embedder"]
+MODELS: Final = ["large", "small", "embedding"]
 REGIONS: Final = [("aws", "us-east-1"), ("aws", "eu-west-1"), ("gcp", "europe-west4")]
 
 METRICS: Final = [
-    MetricSchema("api_calls", AggType.COUNT, filters=[DimensionFilter("model")]),
+    MetricSchema("requests", AggType.COUNT, filters=[DimensionFilter("model")]),
     MetricSchema(
         "tokens", AggType.SUM, filters=[DimensionFilter("model"), DimensionFilter("kind")]
     ),
     MetricSchema(
-        "compute_seconds",
+        "cpu_seconds",
         AggType.SUM,
         period_type=PeriodType.CALENDAR,
         filters=[DimensionFilter("provider"), DimensionFilter("region")],
@@ -72,7 +72,7 @@ class Expected:
             change = set.discard if event.operation_type == OperationType.REMOVE else set.add
             change(self.members[event.account_id], event.value)
             return
-        step = 1 if event.metric_code == "api_calls" else event.value
+        step = 1 if event.metric_code == "requests" else event.value
         cell = (event.metric_code, event.account_id, frozenset(event.properties.items()))
         self.sums[cell] += step
 
@@ -104,7 +104,7 @@ def make_events() -> list[Event]:
 def api_events(chance: random.Random, number: int, at: datetime) -> Iterator[Event]:
     """One request to a model: a call, and the tokens of its two kinds."""
     account, model = 1000 + chance.randrange(ACCOUNTS), chance.choice(MODELS)
-    yield Event(account, "api_calls", 1, at, properties={"model": model})
+    yield Event(account, "requests", 1, at, properties={"model": model})
     for kind, mean in (("prompt", 1155), ("completion", 211)):
         tokens = max(1, int(chance.expovariate(1 / mean)))
         yield Event(account, "tokens", tokens, at, properties={"model": model, "kind": kind})
@@ -114,7 +114,7 @@ def compute_event(chance: random.Random, number: int, at: datetime) -> Iterator[
     """Some seconds of a machine somewhere."""
     account, (provider, region) = 2000 + chance.randrange(ACCOUNTS), chance.choice(REGIONS)
     where = {"provider": provider, "region": region}
-    yield Event(account, "compute_seconds", chance.randrange(1, 3600), at, properties=where)
+    yield Event(account, "cpu_seconds", chance.randrange(1, 3600), at, properties=where)
 
 
 def seat_event(chance: random.Random, number: int, at: datetime) -> Iterator[Event]:
