@@ -24,14 +24,12 @@ PRICES |= {("small", "input"): 25, ("small", "output"): 125}
 
 
 def create_metrics(client: Client) -> None:
-    """Define what is counted. Creating what exists the same way changes nothing."""
+    """Define what is counted. To put what is there already changes nothing."""
     by_call = [DimensionFilter("endpoint"), DimensionFilter("plan", ["free", "pro"])]
     by_token = [DimensionFilter("model"), DimensionFilter("kind", ["input", "output"])]
     month = PeriodType.CALENDAR
-    client.metrics.create(
-        MetricSchema("api_calls", AggType.COUNT, period_type=month, filters=by_call)
-    )
-    client.metrics.create(MetricSchema("tokens", AggType.SUM, period_type=month, filters=by_token))
+    client.metrics.put(MetricSchema("api_calls", AggType.COUNT, period_type=month, filters=by_call))
+    client.metrics.put(MetricSchema("tokens", AggType.SUM, period_type=month, filters=by_token))
 
 
 def usage() -> list[Event]:

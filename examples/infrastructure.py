@@ -53,7 +53,7 @@ def main() -> None:
         filters=[providers, DimensionFilter("region")],
     )
     with connect() as client:
-        client.metrics.create(schema)
+        client.metrics.put(schema)
         client.ingest(usage())
         wrong = Event(ACCOUNT, "compute_seconds", 3600, START, properties={"provider": "asw"})
         for refusal in client.ingest([wrong]).refusals:

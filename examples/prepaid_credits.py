@@ -52,7 +52,7 @@ def remaining(client: Client) -> int:
 def main() -> None:
     """Grant, spend until the warning comes, top up."""
     with connect() as client:
-        client.metrics.create(CREDITS)
+        client.metrics.put(CREDITS)
         # Naming an account begins with its first alert: nothing is missed.
         with client.alerts.subscribe(account_ids=[ACCOUNT], metric_codes=["credits"]) as alerts:
             book(client, 0, 5_000, "purchase")

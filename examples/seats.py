@@ -52,7 +52,7 @@ def print_active(client: Client, when: str) -> None:
 def main() -> None:
     """Replay three months and print seats per month and members at moments."""
     with connect() as client:
-        client.metrics.create(
+        client.metrics.put(
             MetricSchema(
                 "seats", AggType.COUNT_UNIQUE, recurring=True, period_type=PeriodType.CALENDAR
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from unimeter.errors import NotFoundError
+from unimeter.errors import AlreadyExistsError, NotFoundError
 from unimeter.types import Event, IngestResult, MetricSchema, Outcome, Refusal
 
 
@@ -32,6 +32,8 @@ class FakeMetrics:
 
     def create(self, schema: MetricSchema) -> None:
         """Add a metric."""
+        if any(known.code == schema.code for known in self.schemas):
+            raise AlreadyExistsError(f"there is already a metric {schema.code!r}")
         self.schemas.append(schema)
 
     put = create

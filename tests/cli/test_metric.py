@@ -96,6 +96,16 @@ def test_show_and_list_print_the_definition(run: Run, meter: FakeMeter) -> None:
     assert "model=* kind=in,out" in table
 
 
+def test_creating_what_is_there_the_same_way_is_no_error(run: Run, meter: FakeMeter) -> None:
+    create = ("metric", "create", "tokens", "sum", "--dimension", "model")
+    assert run(*create).exit_code == 0
+    assert run(*create).exit_code == 0
+    changed = run(*create[:-2], "--period", "day")
+    assert changed.exit_code == ExitCode.REFUSED
+    assert "another period: '30d', not 'day'" in changed.stderr
+    assert len(meter.metrics.schemas) == 1
+
+
 def test_an_unknown_metric_is_not_found(run: Run) -> None:
     assert run("metric", "show", "nope").exit_code == ExitCode.NOT_FOUND
 

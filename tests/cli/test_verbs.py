@@ -212,6 +212,25 @@ def test_what_a_node_refuses_is_said_in_one_line(node: NodeProcess) -> None:
     run(node, "metric", "delete", "nope", "--yes", code=ExitCode.NOT_FOUND)
 
 
+def test_the_real_trace_is_metered_by_kind_to_the_unit(
+    node: NodeProcess, shared_dir: Path, tmp_path: Path
+) -> None:
+    """Two runs over one file, each of another column; the times have seven decimals."""
+    trace = next((shared_dir / "data").glob("*.csv"))
+    with trace.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    run(node, "metric", "create", "llm", "sum", "--period", "month", "--dimension", "kind")
+    for column in ("ContextTokens", "GeneratedTokens"):
+        arguments = (
+            "ingest", str(trace), "--account", "9", "--metric", "llm", "--ignore", "*",
+            "--column", "timestamp=TIMESTAMP", "--column", f"value={column}",
+            "--property", f"kind={column}", "--progress-file", str(tmp_path / "progress"),
+        )  # fmt: skip
+        assert json.loads(run(node, *arguments, "--json"))[0]["stored"] == len(rows)
+        query = ("query", "9", "llm", "--period", "2023", "--filter", f"kind={column}", "--json")
+        assert json.loads(run(node, *query))["sum"] == sum(int(row[column]) for row in rows)
+
+
 def kill_once_some_are_counted(node: NodeProcess) -> None:
     """SIGKILL in the middle of a file: some events are there and many are not."""
     with Client([node.address]) as client:

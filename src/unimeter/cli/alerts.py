@@ -8,6 +8,7 @@ nothing twice, over restarts of either side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -72,7 +73,9 @@ def command(
     with open_client(ctx) as client:
         if follow:
             records = _followed(client, account, metric, after, count)
-            write_lines(COLUMNS, _rows(records, scale), form)
+            # Ctrl-C is how following ends, not a failure.
+            with suppress(KeyboardInterrupt):
+                write_lines(COLUMNS, _rows(records, scale), form)
             return
         listed = client.iter_alerts(account, metric_code=metric, after=after or 0)
         write_sheet(Sheet(COLUMNS, _rows(listed, scale), "no alerts"), form)

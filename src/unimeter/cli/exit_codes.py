@@ -45,7 +45,8 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.DIFFERENT: "`verify`: totals differ from the stored events, or a checksum is wrong. "
     "`bench`: a count was wrong.",
     ExitCode.LISTEN: "`serve`: the port or address can't be used.",
-    ExitCode.INTERRUPTED: "Stopped by Ctrl-C. `ingest` goes on from there when run again.",
+    ExitCode.INTERRUPTED: "Stopped by Ctrl-C; `ingest` goes on from there when run again. "
+    "(`watch` and `alerts --follow` end with 0: for them it is the end.)",
 }
 
 # The first class that fits wins, so a subclass stands before its base.

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from unimeter.cli.amounts import format_amount, parse_amount
 from unimeter.cli.connection import open_client
 from unimeter.cli.options import PAIR, form_options, scale_option, server_options
-from unimeter.cli.output import Form, Sheet, say, write_record, write_sheet
-from unimeter.errors import InvalidInputError
+from unimeter.cli.output import Form, Sheet, say, text, write_record, write_sheet
+from unimeter.errors import AlreadyExistsError, InvalidInputError
 from unimeter.types import (
     LIFETIME,
     AggType,
@@ -27,6 +28,9 @@ from unimeter.types import (
     PeriodType,
     Resolution,
 )
+
+if TYPE_CHECKING:
+    from unimeter.client.blocking import Client
 
 COLUMNS = ("code", "type", "period", "zone", "dimensions", "thresholds", "recurring", "resolution")
 
@@ -133,7 +137,7 @@ def create(
         field_name=field_name,
         period_type=period_type,
         billing_cycle_day=cycle_day,
-        filters=[_dimension(text) for text in dimensions],
+        filters=[_dimension(given) for given in dimensions],
         thresholds=thresholds,
         period=length,
         zone=zone,
@@ -143,8 +147,24 @@ def create(
         if update:
             client.metrics.put(schema)
         else:
-            client.metrics.create(schema)
+            _create(client, schema)
     say(f"metric {code} is there")
+
+
+def _create(client: Client, schema: MetricSchema) -> None:
+    """Create; a metric that is exactly so already is what was asked for."""
+    try:
+        client.metrics.create(schema)
+    except AlreadyExistsError:
+        found = _definition(client.metrics.get(schema.code))
+        wanted = _definition(schema)
+        differing = [name for name in wanted if wanted[name] != found[name]]
+        if differing:
+            name = differing[0]
+            raise AlreadyExistsError(
+                f"metric {schema.code} exists with another {name}: {text(found[name])!r}, not "
+                f"{text(wanted[name])!r}; --update changes what may be changed"
+            ) from None
 
 
 @command.command(
@@ -204,28 +224,34 @@ def delete(ctx: click.Context, /, code: str, yes: bool, **_: object) -> None:
     say(f"metric {code} is deleted")
 
 
-def parse_period(text: str) -> tuple[PeriodType, timedelta | None]:
-    """The period type that `text` names, and the length where it is FIXED."""
+def _definition(schema: MetricSchema) -> dict[str, object]:
+    """All that makes two definitions the same."""
+    again = {threshold.code: threshold.recurring for threshold in schema.thresholds}
+    return describe(schema) | {"field": schema.field_name, "alert again": again}
+
+
+def parse_period(words: str) -> tuple[PeriodType, timedelta | None]:
+    """The period type that `words` name, and the length where it is FIXED."""
     named = {
         "hour": PeriodType.HOUR,
         "day": PeriodType.DAY,
         "week": PeriodType.WEEK,
         "month": PeriodType.CALENDAR,
     }
-    if text in named:
-        return named[text], None
-    if text == "lifetime":
+    if words in named:
+        return named[words], None
+    if words == "lifetime":
         return PeriodType.FIXED, LIFETIME
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(words)
     if match is None:
         raise InvalidInputError(
-            f"period {text!r} is not understood; write hour, day, week, month, lifetime, "
+            f"period {words!r} is not understood; write hour, day, week, month, lifetime, "
             "or a duration such as 30d"
         )
     # 30 days is what a metric made with nothing but a code and a type has.
     seconds = int(match[1]) * _SECONDS[match[2]]
     if seconds > LIFETIME.total_seconds():
-        raise InvalidInputError(f"period {text!r} is longer than a lifetime; write lifetime")
+        raise InvalidInputError(f"period {words!r} is longer than a lifetime; write lifetime")
     return PeriodType.FIXED, None if seconds == 30 * 86_400 else timedelta(seconds=seconds)
 
 
@@ -262,6 +288,6 @@ def describe(schema: MetricSchema, decimals: int = 0) -> dict[str, object]:
     }
 
 
-def _dimension(text: str) -> DimensionFilter:
-    key, _, values = text.partition("=")
+def _dimension(given: str) -> DimensionFilter:
+    key, _, values = given.partition("=")
     return DimensionFilter(key, [value for value in values.split(",") if value])

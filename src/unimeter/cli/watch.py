@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -129,11 +129,11 @@ def command(
     with open_client(ctx) as client:
         schemas = [client.metrics.get(code) for code in metrics] or client.metrics.list()
         view = View(account, schemas, scale, shows_all=bool(metrics))
-        changed = view.refresh(client)
         if once:
+            view.refresh(client)
             return write_sheet(Sheet(COLUMNS, view.rows, f"no usage of account {account}"), form)
-        with _shown(view, form) as show:
-            show(changed)
+        # Ctrl-C is how this verb ends, not a failure.
+        with suppress(KeyboardInterrupt), _shown(view, form) as show:
             _follow(client, view, interval, count, show)
 
 
@@ -146,7 +146,9 @@ def _follow(
 ) -> None:
     """Refresh at each interval and at each alert, `count` times or until Ctrl-C."""
     left = count
+    # The subscription stands before the first look, so no alert falls between them.
     with client.alerts.subscribe() as stream:
+        show(view.refresh(client))
         while left is None or left > 0:
             alert = stream.get(timeout=interval)
             if alert is not None:
