@@ -351,6 +351,13 @@ def test_damaged_requests_of_every_type_are_answered(node):
         line.check_usable()
 
 
+@pytest.mark.parametrize("payload", [v1.encode_ingest([]), v2.encode_ingest([])])
+def test_an_empty_batch_is_answered(node, payload):
+    with Line(node) as line:
+        frame = line.ask(1 if len(payload) == 8 else 2, PacketType.INGEST_SYNC, payload)
+        assert frame.status == Status.OK
+
+
 def test_many_announced_frames_that_never_come_take_little_memory(node):
     before = rss_bytes(node)
     lines = [Line(node) for _ in range(60)]

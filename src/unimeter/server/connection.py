@@ -36,7 +36,7 @@ from unimeter.engine.decode import (
     FEED_OTHER,
     FEED_TOO_LARGE,
 )
-from unimeter.errors import UnimeterError
+from unimeter.errors import InvalidInputError, UnimeterError
 from unimeter.server import handlers
 from unimeter.server.buffers import Held
 from unimeter.server.subscriptions import Subscription
@@ -205,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
                 assert stop == FEED_BAD_MAGIC
                 self._close_foreign()
                 return
-        if builder.events and not node.turn_due:
+        if builder.size and not node.turn_due:
             node.request_turn()
         self._keep(data, start, end)
 
@@ -361,7 +361,13 @@ class Connection(asyncio.BufferedProtocol):
         if version == VERSION_1 and isinstance(response, EventsListReply) and response.cursor:
             text = f"the list is longer than {V1_LIST_ITEMS_MAX}; ask for a shorter range"
             response = ErrorReply(ErrorCode.TOO_LARGE, text)
-        payload = wire.encode_response(kind, response, position)
+        try:
+            payload = wire.encode_response(kind, response, position)
+        except InvalidInputError as error:
+            # An answer that v1 has no room for. It may come from a worker, long after
+            # its request, so nobody further up could still answer.
+            response = error_of(error)
+            payload = wire.encode_response(kind, response, position)
         self.write(response_frame(version, status_of(response), request_id, payload))
 
     def write(self, data: bytes) -> None:

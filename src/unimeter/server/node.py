@@ -381,7 +381,7 @@ class Node:
     @property
     def idle(self) -> bool:
         """Whether everything fed has been answered."""
-        return not self._waiting and not self._syncing and not self.builder.events
+        return not self._waiting and not self._syncing and not self.builder.size
 
     def close(self) -> None:
         """Finish what is under way, snapshot if that is cheap, give the directory back."""

@@ -56,6 +56,8 @@ class Subscription:
                 connection.write(frames)
 
     def _wants(self, row: AlertRow) -> bool:
+        if self.version == VERSION_1 and not isinstance(row.account, int):
+            return False  # v1 has no name for a string account
         return (not self.accounts or row.account in self.accounts) and (
             not self.metrics or row.metric_code in self.metrics
         )
