@@ -58,7 +58,7 @@ def test_durations_take_units(text: str, seconds: int) -> None:
         ({"port": "7001", "http_port": "7001"}, "both 7001"),
         ({"ack": "none"}, "ack must be 'quorum' or 'leader'"),
         ({"advertise": "example.com"}, "host:port"),
-        ({"advertise": "a-very-long-host-name.example.com:7001"}, "over 24 bytes"),
+        ({"advertise": "a-very-long-host-name.example.com:7001"}, "over 23 bytes"),
         ({"retention_age": "a year"}, "--retention-age must be a number like 90d"),
         ({"snapshot_log_bytes": "1"}, "1MiB or more"),
         ({"segment_bytes": "1KiB"}, "between 1MiB and 1GiB"),

@@ -32,7 +32,7 @@ from typing import Any
 from unimeter import limits
 from unimeter.errors import InvalidInputError
 
-ADDRESS_BYTES_MAX = 24  # the partition map's field width in v1
+ADDRESS_BYTES_MAX = 23  # the partition map's field in v1 has 24 bytes and ends in NUL
 ENVIRONMENT_PREFIX = "UNIMETER_"
 NEAR = 0.75  # likeness from which a variable counts as a misspelt option
 _KUBERNETES = re.compile(r"(SERVICE_.*|PORT_\d+_(TCP|UDP).*)$")
