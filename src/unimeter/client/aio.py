@@ -136,6 +136,11 @@ class AsyncClient:
             "waiting": len(self._waiting),
         }
 
+    @property
+    def cluster_id(self) -> bytes:
+        """The 16 bytes that name the log this client last spoke to; empty before the first call."""
+        return self._core.cluster_id
+
     # --- methods, as in surface.py -------------------------------------------
 
     async def ingest(

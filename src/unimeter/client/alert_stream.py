@@ -17,10 +17,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from unimeter.client.core import Reply, decode
+from unimeter.client.pool import Pool
 from unimeter.client.retry import RETRYABLE_CODES, TIMEOUT_SECONDS
 from unimeter.client.surface import AlertStream
 from unimeter.client.transport import AttemptError, Connection
@@ -41,27 +42,17 @@ from unimeter.wire.messages import (
 WAIT_SECONDS_MAX = 3600.0  # one wait on a socket; then it is simply begun again
 
 
-class StreamHost(Protocol):
-    """What a stream needs from its client."""
-
-    def open_connection(self, address: str, until: float) -> Connection:
-        """Connect and greet."""
-
-    def address_for(self, failures: int) -> str:
-        """Where to connect after so many failures in a row."""
-
-    def pause_after(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row."""
-
-    def forget(self, stream: SocketAlertStream) -> None:
-        """The stream was closed."""
-
-
 class SocketAlertStream(AlertStream):
     """Alerts from a node. One thread iterates; any thread may close."""
 
-    def __init__(self, host: StreamHost, request: AlertPushEnable) -> None:
-        self._host = host
+    def __init__(
+        self,
+        pool: Pool,
+        request: AlertPushEnable,
+        on_close: Callable[[SocketAlertStream], None],
+    ) -> None:
+        self._pool = pool
+        self._on_close = on_close
         self._request = request
         self._position = request.after or 0
         self._connection: Connection | None = None
@@ -101,7 +92,7 @@ class SocketAlertStream(AlertStream):
         if connection is not None:
             connection.interrupt()
             connection.close()
-        self._host.forget(self)
+        self._on_close(self)
 
     @property
     def position(self) -> int:
@@ -138,14 +129,14 @@ class SocketAlertStream(AlertStream):
                 return True
             except (AttemptError, OSError, ProtocolError):
                 self._drop()
-                pause = self._host.pause_after(self._failures)
+                pause = self._pool.pause_after(self._failures)
                 self._closed.wait(min(pause, max(0.0, until - time.monotonic())))
         return False
 
     def _enable(self, until: float) -> None:
         """Ask for what follows the last alert handed out, on a new connection."""
-        self._address = self._host.address_for(self._failures)
-        self._connection = connection = self._host.open_connection(self._address, until)
+        self._address = self._pool.address_for(self._failures)
+        self._connection = connection = self._pool.open_connection(self._address, until)
         packet_type, payload = v2.encode_request(self._request)
         request_id = connection.send(packet_type, payload, until)
         while (frame := connection.receive(until)).request_id != request_id:

@@ -36,20 +36,18 @@ from unimeter.client.core import (
     Pause,
     Reply,
     Send,
-    greeting,
     ingest_reply,
 )
 from unimeter.client.outcomes import Tally
-from unimeter.client.retry import CONNECT_SECONDS, RELEASE, TIMEOUT_SECONDS, check_timeout
+from unimeter.client.pool import Pool
+from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.surface import AlertStream, Surface
-from unimeter.client.transport import AttemptError, Connection
+from unimeter.client.transport import AttemptError
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
 from unimeter.types import Account, DeliveryMode, Event, IngestResult
 from unimeter.wire.messages import AlertPushEnable, PartitionMap, Request, Response
 
-IDLE_CONNECTIONS_MAX = 16  # per address; more threads than that open and close their own
-IDLE_SECONDS_UNCHECKED = 0.2  # an idle connection older than this is looked at before use
 WINDOW_WAIT_SECONDS = 0.05  # between looks at the deadline while every window is full
 
 
@@ -71,7 +69,7 @@ class Client(Surface):
         self._timeout = check_timeout(timeout)
         self._core = Core(parse_seeds(seeds), chance.identity, chance.fraction)
         self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
-        self._idle: dict[str, list[Connection]] = {}
+        self._pool = Pool(self._core, self._lock)
         self._streams: set[SocketAlertStream] = set()
         self._closed = False
         self._pid = os.getpid()
@@ -84,15 +82,12 @@ class Client(Surface):
 
     def close(self) -> None:
         """Close every connection and stream; calls under way in other threads fail."""
+        self._closed = True
         with self._lock:
-            self._closed = True
-            connections = [c for idle in self._idle.values() for c in idle]
-            self._idle = {}
             streams = list(self._streams)
         for stream in streams:
             stream.close()
-        for connection in connections:
-            connection.close()
+        self._pool.close()
 
     def __enter__(self) -> Client:
         self.connect()
@@ -104,8 +99,10 @@ class Client(Surface):
     def statistics(self) -> dict[str, int]:
         """Idle connections, sessions, requests whose sequence number is in use."""
         with self._lock:
-            idle = sum(len(connections) for connections in self._idle.values())
-            return {"idle_connections": idle, **self._core.sessions.statistics()}
+            return {
+                "idle_connections": self._pool.idle_count,
+                **self._core.sessions.statistics(),
+            }
 
     @property
     def cluster_id(self) -> bytes:
@@ -145,11 +142,15 @@ class Client(Surface):
 
     def _subscribe(self, request: AlertPushEnable, timeout: float | None) -> AlertStream:
         self._check_usable()
-        stream = SocketAlertStream(self, request)
+        stream = SocketAlertStream(self._pool, request, self._forget)
         stream.start(self._deadline(timeout))
         with self._lock:
             self._streams.add(stream)
         return stream
+
+    def _forget(self, stream: SocketAlertStream) -> None:
+        with self._lock:
+            self._streams.discard(stream)
 
     def _address(self) -> str:
         return self._core.router.address(0, 0)
@@ -211,62 +212,14 @@ class Client(Surface):
 
     def _attempt(self, call: Call, step: Send) -> Reply:
         """Send once and wait once, on a connection that nobody else uses meanwhile."""
-        connection = self._take(step.address, step.until)
+        connection = self._pool.take(step.address, step.until)
         try:
             reply = connection.exchange(call.packet_type, call.payload, step.until)
         except BaseException:
             connection.close()  # an unread reply may follow: the next call must not get it
             raise
-        self._put_back(step.address, connection)
+        self._pool.give_back(connection)
         return reply
-
-    def _take(self, address: str, until: float) -> Connection:
-        while True:
-            try:
-                connection = self._idle[address].pop()
-            except (KeyError, IndexError):
-                return self.open_connection(address, until)
-            idle_seconds = time.monotonic() - connection.used
-            if idle_seconds < IDLE_SECONDS_UNCHECKED or connection.is_alive():
-                return connection
-            connection.close()
-
-    def _put_back(self, address: str, connection: Connection) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(address, [])
-            if not self._closed and len(idle) < IDLE_CONNECTIONS_MAX:
-                idle.append(connection)
-                return
-        connection.close()
-
-    def open_connection(self, address: str, until: float) -> Connection:
-        """Connect and greet."""
-        connection = Connection(address, until)
-        try:
-            for request in greeting(RELEASE):
-                packet_type, reply = connection.ask(request, until)
-                with self._lock:
-                    self._core.on_greeting(packet_type, reply, address)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, AttemptError) or getattr(error, "retryable", False):
-                raise AttemptError(str(error), False) from error  # no request was sent yet
-            raise
-        return connection
-
-    def address_for(self, failures: int) -> str:
-        """Where a stream should connect after so many failures in a row."""
-        with self._lock:
-            return self._core.router.address(0, failures)
-
-    def pause_after(self, failures: int) -> float:
-        """How long a stream should wait after so many failures in a row."""
-        return self._core.backoff.pause(failures, chance.fraction)
-
-    def forget(self, stream: SocketAlertStream) -> None:
-        """The stream was closed."""
-        with self._lock:
-            self._streams.discard(stream)
 
     # --- checks --------------------------------------------------------------
 

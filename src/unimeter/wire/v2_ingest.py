@@ -81,6 +81,9 @@ def encode_ingest(
 
     `default_timestamp_ns` is written for events without a timestamp; a client
     sets it once, before the first attempt, so that a retry is the same bytes.
+    An event with an id is left without: the node sets the time when it counts
+    it, and the same event sent again later is a duplicate, where a time of its
+    own would make it another event of the same id, a conflict.
     """
     return encode_columns(
         _columns_of_events(events, default_timestamp_ns), session_hi, session_lo, sequence
@@ -179,7 +182,9 @@ def _columns_of_events(events: Sequence[Event], default_timestamp_ns: int) -> Co
         metric_codes=[event.metric_code for event in events],
         values=values,
         timestamps_ns=[
-            default_timestamp_ns if event.timestamp is None else _given_ns(event)
+            _given_ns(event)
+            if event.timestamp is not None
+            else (default_timestamp_ns if event.id is None else 0)
             for event in events
         ],
         properties=[tuple(event.properties.items()) for event in events],

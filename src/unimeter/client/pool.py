@@ -1,0 +1,92 @@
+"""The blocking client's sockets: idle ones to use again, new ones greeted.
+
+Owns which connection a thread uses. A connection is lent to one caller at a
+time and comes back only after a whole reply was read from it; after anything
+else it is closed, because a late reply would be taken for the next one's.
+
+    take(address) ─> idle, last in first out ─> give_back
+                 └─> connect, greet ───────────┘
+
+The core is shared with the client and guarded by the client's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from unimeter.client import chance
+from unimeter.client.core import Core, greeting
+from unimeter.client.retry import RELEASE
+from unimeter.client.transport import AttemptError, Connection
+
+IDLE_CONNECTIONS_MAX = 16  # per address; more threads than that open and close their own
+IDLE_SECONDS_UNCHECKED = 0.2  # an idle connection older than this is looked at before use
+
+
+class Pool:
+    """Connections by address."""
+
+    def __init__(self, core: Core, lock: threading.Condition) -> None:
+        self._core, self._lock = core, lock
+        self._idle: dict[str, list[Connection]] = {}
+        self._closed = False
+
+    def take(self, address: str, until: float) -> Connection:
+        """A connection for one caller, or AttemptError."""
+        while True:
+            try:
+                connection = self._idle[address].pop()
+            except (KeyError, IndexError):
+                return self.open_connection(address, until)
+            idle_seconds = time.monotonic() - connection.used
+            if idle_seconds < IDLE_SECONDS_UNCHECKED or connection.is_alive():
+                return connection
+            connection.close()
+
+    def give_back(self, connection: Connection) -> None:
+        """The connection is ready for another caller."""
+        with self._lock:
+            idle = self._idle.setdefault(connection.address, [])
+            if not self._closed and len(idle) < IDLE_CONNECTIONS_MAX:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def open_connection(self, address: str, until: float) -> Connection:
+        """Connect and greet, or raise AttemptError."""
+        connection = Connection(address, until)
+        try:
+            for request in greeting(RELEASE):
+                packet_type, reply = connection.ask(request, until)
+                with self._lock:
+                    self._core.on_greeting(packet_type, reply, address)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, AttemptError) or getattr(error, "retryable", False):
+                raise AttemptError(str(error), False) from error  # no request was sent yet
+            raise
+        return connection
+
+    def address_for(self, failures: int) -> str:
+        """Where a stream should connect after so many failures in a row."""
+        with self._lock:
+            return self._core.router.address(0, failures)
+
+    def pause_after(self, failures: int) -> float:
+        """How long a stream should wait after so many failures in a row."""
+        return self._core.backoff.pause(failures, chance.fraction)
+
+    def close(self) -> None:
+        """Close what is idle; what is lent is closed when it comes back."""
+        with self._lock:
+            self._closed = True
+            connections = [connection for idle in self._idle.values() for connection in idle]
+            self._idle = {}
+        for connection in connections:
+            connection.close()
+
+    @property
+    def idle_count(self) -> int:
+        """Connections that nobody uses."""
+        return sum(len(connections) for connections in self._idle.values())
