@@ -6,9 +6,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
-
+from tests.engine.dice import throw
 from tests.engine.twin import Batch, Twin, event
+
 from unimeter.periods import DAY_NS, HOUR_NS
 from unimeter.types import (
     AggType,
@@ -100,7 +102,7 @@ def batches(draw: st.DrawFn, codes: list[str]) -> Batch:
 
 
 LONG = settings(
-    max_examples=120,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -171,3 +173,17 @@ def test_metrics_that_change_and_go_while_events_come(data: st.DataObject) -> No
     twin.check_alerts()
     twin.check_replay()
     ask(twin, data, ["m"])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_thrown_log_gives_the_numbers_of_the_meter(seed: int) -> None:
+    twin = throw(seed)
+    assert twin.stored or seed
+
+
+def test_thrown_logs_reach_what_must_be_reached() -> None:
+    twins = [throw(seed) for seed in range(100, 110)]
+    statistics = [twin.machine.statistics() for twin in twins]
+    for name in ("stored", "duplicates", "refused", "members", "combinations", "alerts"):
+        assert sum(each[name] for each in statistics) > 0, name
+    assert sum(len(twin.model.alerts) for twin in twins) > 50

@@ -131,10 +131,13 @@ class Machine:
         applied.results = counter.request_results()
         applied.alerts_to = counter.alert_count + 1
         for request, session, sequence in fresh:
-            if session.replies[sequence] is None:
+            if sequence not in session.replies:
+                continue  # pushed out of the window by a later request of this very entry
+            reply = session.replies[sequence]
+            if reply is None:
                 self.sessions.finish(session, sequence, reply_of(applied, request))
             else:
-                applied.repeated[request] = session.replies[sequence] or 0
+                applied.repeated[request] = reply
         self.next_offset += counter.n_events
         self.events += counter.n_events
         self.stored += applied.stored

@@ -189,11 +189,9 @@ def _periods_used(
             break
     else:
         return starts
-    first = metric.period.bounds(start_ns)[0]
-    return {
-        metric.period.bounds(cell[2])[0]
-        for cell in _buckets(machine, series, first, end_ns)
-    }  # fmt: skip
+    first, after = metric.period.bounds(start_ns)[0], metric.period.bounds(end_ns - 1)[1]
+    cells = _buckets(machine, series, first, after)
+    return sorted({metric.period.bounds(cell[2])[0] for cell in cells})
 
 
 # --- reading cells ----------------------------------------------------------------

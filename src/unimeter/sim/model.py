@@ -350,7 +350,8 @@ class Model:
         kind = (PeriodType.HOUR, PeriodType.DAY, PeriodType.WEEK, PeriodType.CALENDAR)[window]
         windows = make_calendar(kind, 1, 0, zone_transitions(zone or "UTC"))
         lines = []
-        for first, last in windows.periods(*clamp(start_ns, end_ns)):
+        start_ns, end_ns = clamp(start_ns, end_ns)
+        for first, last in windows.periods(start_ns, end_ns):
             cut = max(first, start_ns), min(last, end_ns)
             lines.append((*cut, self.total(account, code, *cut, filters)))
         return lines
