@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from unimeter.types import AggType, Event, MetricSchema
+from unimeter.types import AggType, Event, MetricSchema, from_ns
 from unimeter.wire import v1, v2
 from unimeter.wire.framer import ResponseFrame, ResponseFramer, request_frame
 from unimeter.wire.messages import (
@@ -110,8 +110,11 @@ class RawClient:
 
 
 def batch(account: int | str, count: int = 1, code: str = "calls", first: int = 0) -> list[Event]:
-    """`count` events, each with an id of its own from `first` on."""
-    return [Event(account, code, 1, id=f"{account}-{first + n}") for n in range(count)]
+    """`count` events at START_NS, each with an id of its own from `first` on."""
+    return [
+        Event(account, code, 1, from_ns(START_NS), id=f"{account}-{first + n}")
+        for n in range(count)
+    ]
 
 
 def stored(response: Response) -> int:

@@ -183,7 +183,7 @@ def test_an_edge_inside_a_bucket_is_answered_from_stored_events(tmp_path: Path) 
     async def body(server: Server, client: RawClient) -> None:
         await client.metric()
         noon = from_ns(START_NS + DAY_NS // 2)
-        await client.ingest(batch(1, 3) + [Event(1, "calls", timestamp=noon)])
+        await client.ingest([*batch(1, 3), Event(1, "calls", timestamp=noon)])
         query = UsageQuery(1, "calls", START_NS - 5, START_NS + 1)
         response, position = await client.ask(query)
         assert response.value.count == 3  # type: ignore[union-attr]

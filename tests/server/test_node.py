@@ -1,0 +1,354 @@
+"""The node without a socket: order, durability, a disk that is full or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.server.rawclient import DAY_NS, START_NS, batch
+
+from unimeter import limits
+from unimeter.errors import BackpressureError
+from unimeter.server import handlers
+from unimeter.server.hosts import InlineHost
+from unimeter.server.node import Node
+from unimeter.storage.disk import DiskFullError, FatalStorageError
+from unimeter.storage.memory_disk import MemoryDisk
+from unimeter.storage.recovery import open_directory
+from unimeter.storage.wal import WalLimits
+from unimeter.types import AggType, MetricSchema
+from unimeter.wire import v2
+from unimeter.wire.framer import ResponseFramer
+from unimeter.wire.messages import (
+    Done,
+    ErrorCode,
+    ErrorReply,
+    IngestReply,
+    MetricPut,
+    PacketType,
+    ProtocolError,
+    Response,
+    UsageQuery,
+    UsageReply,
+)
+from unimeter.wire.v2_ingest import encode_ingest
+
+
+class LoopHost(InlineHost):
+    """A host whose loop and sync thread the test turns by hand."""
+
+    inline = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], None]] = []
+        self.error: BaseException | None = None
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self.due.append(callback)
+
+    def failed(self, error: BaseException) -> None:
+        self.error = error
+
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for callback in due:
+            callback()
+
+
+class HandWriter:
+    """Stands in for the sync thread: syncs when told to."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.asked = 0
+
+    def submit(self) -> None:
+        self.asked += 1
+
+    def finish(self) -> None:
+        """Do what the thread would do: sync, and tell the node."""
+        assert self.asked == 1, "one sync at a time"
+        self.asked = 0
+        try:
+            synced = self.node.wal.sync()
+        except DiskFullError as error:
+            self.node._failed_in_thread(error)
+        else:
+            self.node._synced_in_thread(synced)
+
+    def close(self) -> None:
+        self.asked = 0
+
+
+def open_node(host: InlineHost, disk: MemoryDisk | None = None) -> Node:
+    bounds = WalLimits(segment_bytes=2**20, segment_bytes_first=2**20, background=False)
+    node = Node(open_directory(disk or MemoryDisk(), "data", bounds=bounds), host)
+    node.upkeep.disk_free_bytes_min = 0
+    return node
+
+
+def open_by_hand() -> tuple[Node, LoopHost, HandWriter]:
+    host = LoopHost()
+    node = open_node(host)
+    assert node._writer is not None
+    node._writer.close()
+    writer = HandWriter(node)
+    node._writer = writer  # type: ignore[assignment]
+    return node, host, writer
+
+
+def put(node: Node, code: str = "calls") -> Response:
+    return handlers.call(node, MetricPut(MetricSchema(code, AggType.COUNT)))[0]
+
+
+def ingest(node: Node, account: int, count: int = 1, first: int = 0) -> Response:
+    return decoded(node.ingest_payload(payload_of(account, count, first)))
+
+
+def decoded(data: bytes) -> Response:
+    framer = ResponseFramer()
+    framer.receive_data(data)
+    frame = framer.next_frame()
+    assert frame is not None
+    return v2.decode_response(PacketType.INGEST_SYNC, frame.status, frame.payload)[1]
+
+
+def count(node: Node, account: int) -> int:
+    query = UsageQuery(account, "calls", START_NS, START_NS + DAY_NS)
+    reply = handlers.answer(node, query, lambda *_: None)
+    assert isinstance(reply, UsageReply)
+    return reply.value.count
+
+
+def feed(node: Node, slot: int, payload: bytes) -> None:
+    """As a connection does: feed, then ask for a turn."""
+    node.begin_turn()
+    assert node.builder.feed_payload(2, slot, payload, slot) == 0
+    node.request_turn()
+
+
+def payload_of(account: int, events: int, first: int = 0) -> bytes:
+    return encode_ingest(batch(account, events, first=first))
+
+
+# --- order ------------------------------------------------------------------------
+
+
+def test_inline_calls_return_what_is_durable_and_visible() -> None:
+    disk = MemoryDisk()
+    node = open_node(InlineHost(), disk)
+    assert isinstance(put(node), Done)
+    reply = ingest(node, 1, 3)
+    assert isinstance(reply, IngestReply) and reply.stored == 3
+    assert count(node, 1) == 3
+    assert node.wal.synced_index == node.machine.applied == 3
+    node.close()
+    again = open_node(InlineHost(), disk)
+    assert count(again, 1) == 3
+    again.close()
+
+
+def test_nothing_is_visible_or_answered_before_its_sync() -> None:
+    node, host, writer = open_by_hand()
+    node.propose(3, metric_body(), lambda *_: None)
+    host.turn()
+    feed(node, 5, payload_of(1, limits.EVENTS_PER_BATCH_MAX))  # too large for an inline sync
+    host.turn()
+    assert writer.asked == 1
+    assert (count(node, 1), host.replies) == (0, [])
+    writer.finish()
+    assert count(node, 1) == limits.EVENTS_PER_BATCH_MAX
+    assert [slot for slot, _ in host.take_replies()] == [5]
+    node.close()
+
+
+def metric_body() -> bytes:
+    from unimeter.engine.catalog import put_body
+
+    return put_body(MetricSchema("calls", AggType.COUNT))
+
+
+def test_what_comes_during_a_sync_shares_the_next_one() -> None:
+    node, host, writer = open_by_hand()
+    node.propose(3, metric_body(), lambda *_: None)
+    host.turn()
+    feed(node, 1, payload_of(1, limits.EVENTS_PER_BATCH_MAX))
+    host.turn()
+    for slot in range(2, 12):
+        feed(node, slot, payload_of(slot, 1))
+        host.turn()
+    entries_before = node.statistics.entries_appended
+    writer.finish()
+    assert node.statistics.entries_appended == entries_before + 1, "ten batches, one entry"
+    assert len(host.take_replies()) == 1
+    writer.finish()
+    assert [slot for slot, _ in host.take_replies()] == list(range(2, 12))
+    node.close()
+
+
+def test_a_change_of_the_catalog_keeps_its_place_among_the_batches() -> None:
+    node, host, _ = open_by_hand()
+    feed(node, 1, payload_of(1, 1))
+    node.propose(3, metric_body(), lambda *_: None)
+    feed(node, 2, payload_of(2, 1))
+    host.turn()
+    first, second = (decoded(data) for _, data in host.take_replies())
+    assert isinstance(first, IngestReply) and first.refused == 1
+    assert isinstance(second, IngestReply) and second.stored == 1
+    assert (count(node, 1), count(node, 2)) == (0, 1)
+    node.close()
+
+
+def test_offsets_follow_one_another_over_entries_in_flight() -> None:
+    node, host, writer = open_by_hand()
+    node.propose(3, metric_body(), lambda *_: None)
+    host.turn()
+    for n in range(3):
+        feed(node, n, payload_of(n, 8000))
+        node.full()
+    writer.finish()
+    writer.finish()
+    replies = [decoded(data) for _, data in host.take_replies()]
+    assert [reply.last_offset for reply in replies] == [8000, 16000, 24000]  # type: ignore[union-attr]
+    node.close()
+
+
+def test_close_finishes_what_was_fed() -> None:
+    disk = MemoryDisk()
+    node = open_node(InlineHost(), disk)
+    put(node)
+    feed(node, 1, payload_of(1, 4))
+    node.close()
+    again = open_node(InlineHost(), disk)
+    assert count(again, 1) == 4
+    again.close()
+
+
+# --- refusals ---------------------------------------------------------------------
+
+
+def test_a_batch_that_contradicts_itself_is_refused_and_leaves_nothing() -> None:
+    node = open_node(InlineHost())
+    put(node)
+    with pytest.raises(ProtocolError):
+        node.ingest_payload(payload_of(1, 3)[:-1])
+    assert (count(node, 1), node.machine.next_offset) == (0, 1)
+    node.close()
+
+
+def test_in_flight_bytes_are_bounded() -> None:
+    node, host, writer = open_by_hand()
+    node.propose(3, metric_body(), lambda *_: None)
+    host.turn()
+    node.inflight_bytes_max = 100_000
+    feed(node, 1, payload_of(1, 8000))
+    node.full()
+    assert "waiting for the disk" in node.refusal
+    with pytest.raises(BackpressureError):
+        node.propose(3, metric_body(), lambda *_: None)
+    writer.finish()
+    assert node.refusal == ""
+    node.close()
+
+
+@pytest.mark.parametrize("where", ["append", "sync"])
+def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
+    node, host, writer = open_by_hand()
+    node.propose(3, metric_body(), lambda *_: None)
+    host.turn()
+    answers: list[Any] = []
+    wal, real = node.wal, getattr(node.wal, where)
+
+    def full(*given: Any) -> int:
+        setattr(wal, where, real)
+        wal.full = True
+        if where == "sync":
+            wal._drop_staged()
+            raise DiskFullError("no space", wal.synced_index + 1)
+        raise DiskFullError("no space")
+
+    setattr(wal, where, full)
+    feed(node, 1, payload_of(1, 8000))
+    host.turn()
+    if where == "sync":
+        node.propose(3, metric_body(), lambda *given: answers.append(given))
+        writer.asked = 0
+        with pytest.raises(DiskFullError):
+            wal.sync()
+        node._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
+        assert len(answers) == 1 and isinstance(answers[0][0], BackpressureError)
+    ((slot, data),) = host.take_replies()
+    refused = decoded(data)
+    assert slot == 1
+    assert isinstance(refused, ErrorReply) and refused.code == ErrorCode.BACKPRESSURE
+    assert node.refusal == "the disk is full"
+    assert (count(node, 1), node.machine.next_offset, node.inflight_bytes) == (0, 1, 0)
+    node.upkeep._reviewed = float("-inf")
+    node.upkeep.review()
+    assert node.refusal == ""
+    feed(node, 2, payload_of(1, 8000))
+    host.turn()
+    writer.finish()
+    assert count(node, 1) == 8000
+    node.close()
+
+
+def test_a_failed_sync_is_final() -> None:
+    node = open_node(host := LoopHost())
+    handlers_done: list[Any] = []
+    calls = 0
+
+    def broken() -> int:
+        nonlocal calls
+        calls += 1
+        raise FatalStorageError("fdatasync failed")
+
+    node.wal.sync = broken  # type: ignore[method-assign]
+    node.propose(3, metric_body(), lambda *given: handlers_done.append(given))
+    host.turn()
+    assert isinstance(host.error, FatalStorageError)
+    feed(node, 1, payload_of(1, 1))
+    host.turn()
+    node.tick()
+    node.close()
+    assert (calls, handlers_done, host.replies) == (1, [], [])
+
+
+# --- upkeep -----------------------------------------------------------------------
+
+
+def test_a_snapshot_is_taken_after_so_much_log_and_shortens_the_next_start() -> None:
+    disk = MemoryDisk()
+    node = open_node(InlineHost(), disk)
+    put(node)
+    node.upkeep.snapshot_log_bytes = 100_000
+    for n in range(20):
+        ingest(node, 1, 500, first=500 * n)
+        node.tick()
+    assert node.statistics.snapshots_written >= 2
+    index = node.opened.snapshots.last_index
+    assert index > 0
+    node.close()
+    again = open_node(InlineHost(), disk)
+    assert again.opened.replayed_events < 10_000
+    assert count(again, 1) == 10_000
+    again.close()
+
+
+def test_free_space_is_looked_at_at_most_five_times_a_second() -> None:
+    node = open_node(InlineHost())
+    looks = 0
+
+    def free_bytes() -> int:
+        nonlocal looks
+        looks += 1
+        return 2**40
+
+    node.opened.free_bytes = free_bytes  # type: ignore[method-assign]
+    put(node)
+    for n in range(50):
+        ingest(node, 1, first=n)
+    assert looks <= 2
+    node.close()

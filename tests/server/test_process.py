@@ -1,0 +1,163 @@
+"""``unimeter serve`` as a process: signals, exit codes, idle cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unimeter.bench.frames import METRICS, encode_ingest, encode_metric_put, encode_query
+from unimeter.bench.node import MeasuredNode, receive_exactly, request
+from unimeter.demo.process import free_port
+
+START_NS = 1_767_225_600 * 10**9
+DAY_NS = 86_400 * 10**9
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Iterator[MeasuredNode]:
+    with MeasuredNode(tmp_path / "data") as node:
+        yield node
+
+
+def run_serve(*options: str) -> subprocess.CompletedProcess[str]:
+    """`unimeter serve` that is expected to refuse."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("UNIMETER_")}
+    command = [sys.executable, "-m", "unimeter", "serve", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+
+
+def ingest_frames(count: int, batch: int, account: int = 1) -> list[bytes]:
+    return [
+        encode_ingest(
+            [(account, METRICS[0].code, START_NS + n * batch + i, 1) for i in range(batch)], n + 1
+        )
+        for n in range(count)
+    ]
+
+
+def test_sigterm_answers_what_was_taken_and_exits_0_within_seconds(
+    measured: MeasuredNode,
+) -> None:
+    sock = measured.connect()
+    assert request(sock, encode_metric_put(METRICS[0]))[0] == 0
+    sock.sendall(b"".join(ingest_frames(200, 50)))
+    receive_exactly(sock, 28)
+    began = time.monotonic()
+    assert measured.terminate() == 0
+    assert time.monotonic() - began < 5
+    acknowledged = 1
+    try:
+        while True:
+            assert receive_exactly(sock, 28)[0] == 0
+            acknowledged += 1
+    except ConnectionError:
+        sock.close()
+    measured.start()
+    sock = measured.connect()
+    _, payload = request(sock, encode_query(1, METRICS[0].code, START_NS, START_NS + DAY_NS, 1))
+    assert int.from_bytes(payload[16:24], "little") == 50 * acknowledged
+    sock.close()
+
+
+def test_sigint_is_as_good(measured: MeasuredNode) -> None:
+    os.kill(measured.pid, signal.SIGINT)
+    assert measured.process is not None and measured.process.wait(10) == 0
+
+
+def test_an_idle_node_uses_under_one_percent_of_a_core(measured: MeasuredNode) -> None:
+    socks = [measured.connect() for _ in range(10)]
+    assert request(socks[0], encode_metric_put(METRICS[0]))[0] == 0
+    before, began = measured.cpu_seconds(), time.monotonic()
+    time.sleep(3)  # the thing measured is doing nothing
+    share = (measured.cpu_seconds() - before) / (time.monotonic() - began)
+    assert share < 0.01, f"{share:.1%} of a core"
+    for sock in socks:
+        sock.close()
+
+
+def test_a_port_in_use_is_one_sentence_and_code_9(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_serve("--data-dir", str(tmp_path / "data"), "--port", str(port))
+    assert done.returncode == 9
+    assert done.stderr.count("\n") == 1
+    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_a_bad_option_is_one_sentence_and_code_2(tmp_path: Path) -> None:
+    done = run_serve("--data-dir", str(tmp_path / "data"), "--segment-bytes", "1KiB")
+    assert done.returncode == 2
+    assert "segment_bytes must be between 1MiB and 1GiB" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_directory_in_use_is_one_sentence_and_code_7(measured: MeasuredNode) -> None:
+    ports = ("--port", str(free_port()), "--http-port", str(free_port()))
+    done = run_serve("--data-dir", str(measured.directory), *ports)
+    assert done.returncode == 7
+    assert str(measured.pid) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear customer")
+    done = run_serve("--data-dir", str(tmp_path), "--port", "0", "--http-port", "0")
+    assert done.returncode == 7
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+PLANTED = """
+import sys, os
+from unimeter.storage import wal
+calls = 0
+real = wal.Wal.sync
+def sync(self):
+    global calls
+    calls += 1
+    if calls > {after}:
+        from unimeter.storage.disk import FatalStorageError
+        raise FatalStorageError("fdatasync failed (planted)")
+    return real(self)
+wal.Wal.sync = sync
+from unimeter.server.config import load_config
+from unimeter.server.server import serve
+sys.exit(serve(load_config({{"data_dir": sys.argv[1], "port": sys.argv[2], "http_port": 0}})))
+"""
+
+
+def test_a_failed_sync_ends_the_process_without_an_acknowledgement(tmp_path: Path) -> None:
+    port = free_port()
+    program = [sys.executable, "-c", PLANTED.format(after=3), str(tmp_path / "data"), str(port)]
+    child = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    assert "serving" in child.stderr.readline()
+    answered = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        assert request(sock, encode_metric_put(METRICS[0]))[0] == 0
+        try:
+            for frame in ingest_frames(10, 1):
+                assert request(sock, frame)[0] == 0
+                answered += 1
+        except ConnectionError:
+            pass
+    assert child.wait(10) == 1
+    words = child.stderr.read()
+    child.stderr.close()
+    assert "stopped: FatalStorageError: fdatasync failed (planted)" in words
+    assert "Traceback" not in words
+    assert answered < 3
+    with MeasuredNode(tmp_path / "data") as node:
+        sock = node.connect()
+        query = encode_query(1, METRICS[0].code, START_NS, START_NS + DAY_NS, 1)
+        count = int.from_bytes(request(sock, query)[1][16:24], "little")
+        assert count == answered, "what was not synced was not acknowledged"
+        sock.close()
