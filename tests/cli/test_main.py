@@ -98,3 +98,21 @@ def unimeter(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         env={**os.environ, "COLUMNS": "200"},
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "x"], "--port must be a number"),
+        (["--port", "99999"], "between 0 and 65535"),
+        (["--ack", "never"], "ack"),
+        (["--config", "no-such.toml"], "no-such.toml"),
+        (["--retention-age", "soon"], "90d"),
+    ],
+)
+def test_a_wrong_option_of_serve_is_refused_before_anything_is_made(
+    run: Run, arguments: list[str], words: str, tmp_path: Any
+) -> None:
+    result = run("serve", "--data-dir", str(tmp_path / "data"), *arguments)
+    assert (result.exit_code, words in result.stderr) == (ExitCode.USAGE, True), result.stderr
+    assert not (tmp_path / "data").exists()

@@ -81,6 +81,7 @@ class FileRun:
 
     def __init__(self, plan: Plan, name: str, stream: BinaryIO | Pipe, meter: Meter | None) -> None:
         self.name, self.counts, self.stopped_at = name, Counts(), 0
+        self.label = "stdin" if name == STDIN else name
         self._plan, self._stream, self._meter = plan, stream, meter
         self._saved = time.monotonic()
         self._file = ProgressFile(self._progress_path())
@@ -180,7 +181,7 @@ class FileRun:
             return self._stop(refused)
         if bad is not None:
             self.counts.skipped += 1
-            say(f"{self.name}:{bad.line}: {bad.problem}")
+            say(f"{self.label}:{bad.line}: {bad.problem}")
             return self._stop(bad)
         last = batch[-1]
         if last.raw.endswith(b"\n"):
@@ -205,7 +206,7 @@ class FileRun:
             faults[row.line] = (row, refusal.message)
         if result.n_refused > len(result.refusals):
             say(
-                f"{self.name}:{rows[0].line}-{rows[-1].line}: {result.n_refused} events were "
+                f"{self.label}:{rows[0].line}-{rows[-1].line}: {result.n_refused} events were "
                 f"refused and {len(result.refusals)} of them named; run again to be told all"
             )
         if not result.n_refused:
@@ -214,7 +215,7 @@ class FileRun:
 
     def _reject(self, row: Row, what: str) -> None:
         """Name a line that is not counted and keep it if asked."""
-        say(f"{self.name}:{row.line}: {what}")
+        say(f"{self.label}:{row.line}: {what}")
         if self._plan.rejects is not None and not self._plan.stops:
             self._plan.rejects.write(row.raw if row.raw.endswith(b"\n") else row.raw + b"\n")
 

@@ -210,18 +210,18 @@ def _run_one(run: FileRun) -> None:
     """Run with a bar where someone looks; say how to go on if it ends early."""
     if run.resumed_at:
         say(
-            f"{run.name}: going on at line {run.resumed_at}; "
+            f"{run.label}: going on at line {run.resumed_at}; "
             "the lines before it were acknowledged to an earlier run"
         )
     try:
         with _bar(run) as advance:
             run.run(advance)
     except KeyboardInterrupt:
-        say(f"{run.name}: stopped after line {run.progress.line}; run again to go on there")
+        say(f"{run.label}: stopped after line {run.progress.line}; run again to go on there")
         raise
     if run.stopped_at:
         say(
-            f"{run.name}: stopped; the lines before {run.stopped_at} are answered for. "
+            f"{run.label}: stopped; the lines before {run.stopped_at} are answered for. "
             "Mend the cause and run the same command again, or pass --on-error skip"
         )
 
@@ -243,7 +243,7 @@ def _bar(run: FileRun) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(run.name, total=size, completed=run.source.offset, events=0)
+        task = bar.add_task(run.label, total=size, completed=run.source.offset, events=0)
 
         def advance() -> None:
             bar.update(task, completed=run.source.offset, events=run.counts.lines)

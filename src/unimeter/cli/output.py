@@ -81,10 +81,11 @@ def write_record(record: Mapping[str, object], form: Form) -> None:
 def write_lines(columns: Sequence[str], rows: Iterable[Row], form: Form) -> None:
     """Print rows one by one as they happen; JSON becomes NDJSON, because it never ends."""
     if form == "table":
-        click.echo("  ".join(_padded(name.replace("_", " ").upper(), name) for name in columns))
-        for row in rows:
-            cells = zip(columns, row, strict=True)
-            click.echo("  ".join(_padded(text(value), name) for name, value in cells).rstrip())
+        heads = [name.replace("_", " ").upper() for name in columns]
+        for number, row in enumerate(rows):
+            if number == 0:  # not before: an error may come instead of a first row
+                click.echo(_aligned(columns, heads))
+            click.echo(_aligned(columns, [text(value) for value in row]))
     elif form == "csv":
         click.echo(csv_line(columns))
         for row in rows:
@@ -101,10 +102,13 @@ def csv_line(row: Row) -> str:
     return buffer.getvalue()
 
 
-def _padded(cell: str, name: str) -> str:
-    # Rows still to come have unknown widths, so columns are as wide as usual cells.
-    width = {"time": 20, "position": 8, "direction": 9, "value": 12}.get(name, 12)
-    return cell.ljust(width)
+WIDTHS = {"file": 31, "time": 24, "position": 8, "direction": 9, "offset": 10, "what": 10}
+"""Of columns whose rows are still to come, as wide as their usual cells; others 12."""
+
+
+def _aligned(columns: Sequence[str], cells: Sequence[str]) -> str:
+    padded = (cell.ljust(WIDTHS.get(name, 12)) for name, cell in zip(columns, cells, strict=True))
+    return "  ".join(padded).rstrip()
 
 
 def json_line(record: Mapping[str, object]) -> str:
