@@ -8,11 +8,13 @@ have grown by less than RSS_GROWTH_BYTES_MAX, and the witness must have gone on.
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -397,3 +399,42 @@ def test_hundreds_of_idle_connections_disturb_nobody(node):
         line.check_usable()
     for line in lines:
         line.socket.close()
+
+
+HTTP_GARBAGE = [
+    b"\xff" * 100_000,
+    b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000 + b"\r\n\r\n",
+    b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /health HTTP/9.9\r\n\r\n",
+    b"POST /health HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n" + b"x" * 100_000,
+    b"\r\n" * 1000,
+    MAGIC + bytes(100),
+]
+
+
+def test_garbage_on_the_http_port_is_refused(node):
+    waiting = [socket.create_connection(("127.0.0.1", node.http_port)) for _ in range(200)]
+    for each in waiting:
+        each.sendall(b"GET /hea")
+    for data in HTTP_GARBAGE:
+        with socket.create_connection(("127.0.0.1", node.http_port), ANSWER_SECONDS_MAX) as line:
+            assert not http_answer(line, data).startswith(b"HTTP/1.1 200")
+    with urllib.request.urlopen(f"http://127.0.0.1:{node.http_port}/health", timeout=5) as answer:
+        assert answer.status == 200
+    for each in waiting:
+        each.close()
+
+
+def http_answer(line: socket.socket, data: bytes) -> bytes:
+    """All that comes back; the node may close while it is still being written to."""
+    found = b""
+    try:
+        line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+        while piece := line.recv(65_536):
+            found += piece
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    except OSError as error:
+        assert error.errno == errno.ENOTCONN, error
+    return found
