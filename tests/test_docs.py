@@ -60,6 +60,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{page_id(page)}: no heading for {link}"
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, link in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", text):
+            source = (page.parent / link).read_text(encoding="utf-8")
+            assert f"def {name}(" in source, f"{page_id(page)}: no {name} in {link}"
+
+
 def test_every_page_is_reached_from_the_front_page() -> None:
     todo, seen = [DOCS / "README.md"], set()
     while todo:
