@@ -114,6 +114,10 @@ class EventStore:
         notes: list[str] = []
         until: int | None = None
         for to_index in self._indexes():
+            if to_index < first_index:
+                # Retention removed the file and a power cut brought its name back.
+                self._disk.remove(self._path(to_index))
+                continue
             try:
                 cluster, after, to, _ = read_outcomes(self._disk, self._path(to_index))
                 if to != to_index or cluster != cluster_id:

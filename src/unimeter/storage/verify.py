@@ -115,12 +115,12 @@ class _Verification:
 
     def run(self) -> None:
         self._check_snapshots()
-        self._check_outcomes()
         try:
             log = reading.open_log(self.disk, self.path, self.block)
         except CorruptionError as damage:
             self.report.say(str(damage))
             return
+        self._check_outcomes(log.segments[0].first_index)
         self.report.segments = len(log.segments)
         self.report.bytes += sum(segment.head.segment_bytes for segment in log.segments)
         machine = self._base(log.segments[0].first_index)
@@ -149,9 +149,11 @@ class _Verification:
         if pointed and pointed not in dict(found):
             self.report.say(f"{self.path}/superblock: names a snapshot at {pointed}: no such file")
 
-    def _check_outcomes(self) -> None:
+    def _check_outcomes(self, first_index: int) -> None:
         """Read all bitmaps; stop trusting them at the first damaged file."""
         for to_index, path in reading.outcomes_of(self.disk, self.path):
+            if to_index < first_index:
+                continue  # about to be removed by retention, or brought back by a power cut
             try:
                 _, after, to, bitmaps = read_outcomes(self.disk, path)
             except CorruptionError as damage:
