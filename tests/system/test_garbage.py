@@ -24,7 +24,7 @@ from tests.wire.examples import EXAMPLES
 
 from unimeter import limits
 from unimeter.demo.process import NodeProcess
-from unimeter.types import AggType, Event, MetricSchema
+from unimeter.types import AggType, Event, MetricSchema, from_ns
 from unimeter.wire import v1, v2
 from unimeter.wire.framer import ResponseFrame, ResponseFramer, request_frame
 from unimeter.wire.messages import (
@@ -123,8 +123,12 @@ class Witness(threading.Thread):
             self.trouble = repr(error)
 
     def store(self) -> None:
-        batch = [Event(self.account, "witnessed", id=f"w{self.sent + i}") for i in range(10)]
-        payload = v2.encode_ingest(batch, default_timestamp_ns=NOON)
+        at = from_ns(NOON)
+        batch = [
+            Event(self.account, "witnessed", timestamp=at, id=f"w{self.sent + i}")
+            for i in range(10)
+        ]
+        payload = v2.encode_ingest(batch)
         frame = self.line.ask(2, PacketType.INGEST_SYNC, payload)
         reply = v2.decode_response(PacketType.INGEST_SYNC, frame.status, frame.payload)[1]
         assert reply.stored == 10, reply

@@ -64,6 +64,12 @@ def test_the_default_time_fills_only_what_has_none():
     assert [row.timestamp_ns for row in rows] == [99, to_ns(NOON)]
 
 
+def test_an_event_with_an_id_leaves_its_time_to_the_node():
+    """Sent again later it must be the same event, and not a conflict of two times."""
+    rows = v2.decode_ingest(v2.encode_ingest([Event(1, "calls", id="k")], default_timestamp_ns=99))
+    assert rows.rows[0].timestamp_ns == 0
+
+
 def test_an_event_of_1970_does_not_become_an_event_of_now():
     batch = [Event(1, "calls", timestamp=datetime(1970, 1, 1, tzinfo=timezone.utc))]
     assert v2.decode_ingest(v2.encode_ingest(batch)).rows[0].timestamp_ns == 1
