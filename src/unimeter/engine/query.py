@@ -120,6 +120,11 @@ def _clamp(start_ns: int, end_ns: int) -> Window:
     return low, max(min(end_ns, TIMESTAMP_NS_MAX), low + 1)
 
 
+def _is_outside(start_ns: int, end_ns: int) -> bool:
+    """Whether no event can lie in the range, which `_clamp` would move to where some can."""
+    return end_ns <= TIMESTAMP_NS_MIN or start_ns >= TIMESTAMP_NS_MAX
+
+
 def _series_of(machine: Any, account: Account, metric: Metric) -> int:
     """The row of the series, or -1 if nothing of the account was counted."""
     counter = machine.counter
@@ -345,7 +350,7 @@ def plan_total(
     """A total over any range. Unknown accounts have zeros; unknown metrics NotFoundError."""
     metric: Metric = machine.catalog.find(metric_code)
     window = _clamp(start_ns, end_ns)
-    series = _series_of(machine, account, metric)
+    series = -1 if _is_outside(start_ns, end_ns) else _series_of(machine, account, metric)
     flags = _flags(machine, metric, series, *window)
     if not filters:
         value = _known(machine, metric, series, *window)
@@ -444,7 +449,7 @@ def plan_breakdown(
     if not keys:
         raise InvalidInputError("a breakdown needs at least one dimension to group by")
     window = _clamp(start_ns, end_ns)
-    series = _series_of(machine, account, metric)
+    series = -1 if _is_outside(start_ns, end_ns) else _series_of(machine, account, metric)
     chooser = Chooser(metric.schema, filters, keys, _texts_of(machine, metric))
     reading = _read(machine, metric, series, [window], chooser)
     flags = _flags(machine, metric, series, *window)
@@ -481,6 +486,8 @@ def plan_series(
     """
     metric: Metric = machine.catalog.find(metric_code)
     windows = _windows(metric, _clamp(start_ns, end_ns), window, zone)
+    if _is_outside(start_ns, end_ns):
+        return Plan(machine, metric, start_ns, end_ns, [], lambda rows: [])
     series = _series_of(machine, account, metric)
     chooser = Chooser(metric.schema, filters, (), _texts_of(machine, metric))
     reading = _read(machine, metric, series, windows, chooser)
@@ -532,7 +539,7 @@ def plan_accounts(
     metric: Metric = machine.catalog.find(metric_code)
     window = _clamp(start_ns, end_ns)
     chooser = Chooser(metric.schema, None, (), _texts_of(machine, metric))
-    link = _first_link(machine, metric, cursor)
+    link = 0 if _is_outside(start_ns, end_ns) else _first_link(machine, metric, cursor)
     known: list[tuple[Account, AggValue]] = []
     readings: dict[Account, Reading] = {}
     for _ in range(min(_check_limit(limit), ACCOUNTS_PER_PAGE_MAX)):
@@ -609,9 +616,10 @@ def plan_members(
         )
     page = _check_limit(limit)
     above = _member_cursor(cursor)
-    window = _clamp(metric.period.bounds(_clamp(at_ns, at_ns + 1)[0])[0], at_ns + 1)
+    instant, after = _clamp(at_ns, at_ns + 1)
+    window = max(metric.period.bounds(instant)[0], TIMESTAMP_NS_MIN), after
     chooser = Chooser(metric.schema, None, (), _texts_of(machine, metric))
-    series = _series_of(machine, account, metric)
+    series = -1 if at_ns < TIMESTAMP_NS_MIN else _series_of(machine, account, metric)
     reading = _read(machine, metric, series, [window], chooser)
 
     def finish(rows: Iterable[Any]) -> tuple[list[int], bytes]:
