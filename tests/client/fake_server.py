@@ -82,6 +82,7 @@ class Memory:
     window_seen: int = 0
     hold: threading.Event | None = None  # ingests wait for it
     batch_max: int = 8192
+    push_times: int = 1  # 2: a server that repeats itself
 
 
 class FakeServer:
@@ -131,6 +132,11 @@ class FakeServer:
 
     def ingests(self) -> list[Ingest]:
         return [r for kind, r in self.memory.requests if kind in INGESTS]  # type: ignore[misc]
+
+    def enabled_after(self) -> list[int | None]:
+        """Where each subscription that came asked to begin."""
+        found = [r for _, r in self.memory.requests if isinstance(r, AlertPushEnable)]
+        return [request.after for request in found]
 
     def alert(self, account: int | str = 1, metric: str = "m") -> AlertRow:
         """Let an alert happen; subscribers get it pushed."""
@@ -211,7 +217,7 @@ class FakeServer:
             for _ in range(2 if fault == "twice" else 1):
                 self._send(connection, kind, request_id, response)
         if isinstance(request, AlertPushEnable) and not isinstance(response, ErrorReply):
-            self._enable(connection, request)
+            self._enable(connection, request, response.after)
 
     def _note(self, kind: int, request: object) -> object:
         with self.lock:
@@ -321,9 +327,8 @@ class FakeServer:
 
     # --- alerts --------------------------------------------------------------
 
-    def _enable(self, connection: socket.socket, request: AlertPushEnable) -> None:
+    def _enable(self, connection: socket.socket, request: AlertPushEnable, after: int) -> None:
         with self.lock:
-            after = len(self.memory.alerts) if request.after is None else request.after
             self.subscribers.append((connection, request))
             for row in self.memory.alerts[after:]:
                 self._push(connection, request, row)
@@ -334,7 +339,7 @@ class FakeServer:
             return
         kind, payload = v2.encode_push(AlertPush(row, 1), self.memory.position)
         try:
-            connection.sendall(push_frame(2, kind, payload))
+            connection.sendall(push_frame(2, kind, payload) * self.memory.push_times)
         except OSError:
             pass
 

@@ -98,7 +98,7 @@ def test_backpressure_is_waited_out_and_then_reported(fake: FakeServer) -> None:
             assert (await client.ingest([Event(1, "m")])).n_stored == 1
             fake.memory.faults = [wait] * 100
             with pytest.raises(BackpressureError):
-                await client.ingest([Event(1, "m")], timeout=0.2)
+                await client.ingest([Event(1, "m")], timeout=1.0)
 
     run(main())
     assert fake.total() == 1
@@ -247,6 +247,24 @@ def test_subscription_gets_missed_and_new_alerts_over_reconnects(fake: FakeServe
             assert list(subscription.offsets().values()) == [11]
 
     run(main())
+    # Each reconnect asks for what follows the last alert received, not for everything.
+    asked = [after for after in fake.enabled_after() if after is not None]
+    assert asked[0] == 1 and asked == sorted(asked) and asked[-1] >= 9
+
+
+def test_alert_that_comes_twice_is_handed_out_once(fake: FakeServer) -> None:
+    fake.memory.push_times = 2
+
+    async def main() -> None:
+        async with AsyncClient([fake.address]) as client:
+            subscription = await client.alerts.subscribe()
+            for _ in range(3):
+                fake.alert()
+            assert [(await anext(subscription)).position for _ in range(3)] == [1, 2, 3]
+            fake.alert()
+            assert (await anext(subscription)).position == 4
+
+    run(main())
 
 
 def test_subscription_from_now_on_sees_only_what_comes(fake: FakeServer) -> None:
@@ -282,6 +300,9 @@ def test_slow_consumer_loses_nothing(fake: FakeServer) -> None:
             subscription = await client.alerts.subscribe(buffer_size=2)
             for _ in range(300):
                 fake.alert()
+            assert subscription._link is not None and subscription._link._transport is not None
+            while subscription._link._transport.is_reading():
+                await asyncio.sleep(0.001)  # until the full inbox has stopped it
             seen = [(await anext(subscription)).position for _ in range(300)]
             assert seen == list(range(1, 301))
 

@@ -26,6 +26,18 @@ def test_stream_gets_missed_and_new_alerts_over_reconnects(fake: FakeServer) -> 
         assert seen == list(range(2, 10))
         assert stream.position == 9
         assert list(stream.offsets().values()) == [9]
+    # Each reconnect asks for what follows the last alert handed out, not for everything.
+    asked = [after for after in fake.enabled_after() if after is not None]
+    assert asked[0] == 1 and asked == sorted(asked) and asked[-1] >= 7
+
+
+def test_alert_that_comes_twice_is_handed_out_once(fake: FakeServer) -> None:
+    fake.memory.push_times = 2
+    with Client([fake.address]) as client, client.alerts.subscribe() as stream:
+        for _ in range(3):
+            fake.alert()
+        assert [next(stream).position for _ in range(3)] == [1, 2, 3]
+        assert stream.get(timeout=0.05) is None
 
 
 def test_waiting_for_an_alert_can_have_a_limit(fake: FakeServer) -> None:
