@@ -93,7 +93,7 @@ def test_a_flipped_bit_in_the_last_entry_is_rot() -> None:
 
 
 def test_a_cut_inside_a_sector_is_rot() -> None:
-    """A disk writes sectors whole; bytes that end in the middle of one were cut by something else."""
+    """A disk writes sectors whole; what ends in the middle of one was cut by something else."""
     log = Log()
     middle = sector_after(log.ends[2] + 64) + 100
     log.lose(middle, sector_after(middle))

@@ -18,6 +18,7 @@ it. What was mended (a torn tail, a damaged copy, a damaged snapshot) is said in
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -263,7 +264,7 @@ def _check_log(path: str, wal: Wal, current: Superblock) -> None:
 def _restore(machine_class: type[Machine], state: memoryview, path: str) -> Machine:
     try:
         return machine_class.restore(state)
-    except ValueError as error:
+    except (ValueError, IndexError, struct.error) as error:
         raise CorruptionError(
             f"{path}/snapshots", 0, "a state this program can read", str(error),
             "Every checksum is right, so another program wrote it. " + RESTORE_ADVICE,
