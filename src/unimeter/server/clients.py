@@ -9,6 +9,11 @@ As the node's `Host` it brings the sync thread's news back to the loop, runs
 scans in two worker threads (at most ASIDE_MAX waiting, then "wait"), hands out replies
 and keeps the subscribers' cursors moving.
 
+A loop that goes to sleep between two requests of one client pays for waking up:
+some 40 of 280 microseconds measured. So after a reply to a lone request the loop
+*lingers*: it looks for input again instead of sleeping, for LINGER_SECONDS at most. An
+idle node does not linger, and under load there is nothing to wait for.
+
 Slow readers are looked at once a second: one that took no byte for
 CONNECTION_STALL_SECONDS is cut off.
 """
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -35,6 +41,7 @@ from unimeter.wire.messages import PacketType, PartitionMapReply, PartitionRoute
 
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
+LINGER_SECONDS = 0.00015  # a client takes 60 to 120 microseconds to send its next request
 _SLOT_MASK = 2**32 - 1
 
 
@@ -59,6 +66,8 @@ class Clients:
         self._maps: dict[tuple[int, str], bytes] = {}
         self._workers = ThreadPoolExecutor(ASIDE_THREADS, thread_name_prefix="unimeter-scan")
         self._asides = 0
+        self._linger_until = 0.0
+        self._is_lingering = False
 
     def attach(self, node: Node) -> None:
         """Serve this node from now on."""
@@ -207,6 +216,21 @@ class Clients:
             write = writes.get(slot)
             if write is not None:
                 write(data)
+        if len(replies) == 1:
+            self.linger()
+
+    def linger(self) -> None:
+        """A lone request was answered: its client may well send the next one at once."""
+        self._linger_until = time.perf_counter() + LINGER_SECONDS
+        if not self._is_lingering:
+            self._is_lingering = True
+            self.loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        if time.perf_counter() < self._linger_until:
+            self.loop.call_soon(self._look_again)
+        else:
+            self._is_lingering = False
 
     def alerted(self, start: int, end: int) -> None:
         """Push what is new, after the replies of this turn."""

@@ -313,6 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             response = self._answer(version, request_id, kind, request)
             if response is not None:
                 self.send(version, request_id, kind, response, self.node.machine.applied)
+                self.clients.linger()
         except UnimeterError as error:
             self._error(version, request_id, error_of(error))
         except AssertionError:

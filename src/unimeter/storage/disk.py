@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from unimeter.errors import BackpressureError, DataError, DirectoryInUseError, WrongDirectoryError
+from unimeter.storage.direct import DirectWriter
 
 Buffer = bytes | bytearray | memoryview
 
@@ -75,6 +76,9 @@ class File(Protocol):
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write all of `buffers` one after the other. Not durable before `sync`."""
+
+    def write_durably(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """`write` and `sync` in one, for the log: what was written before is durable too."""
 
     def fill_zeros(self, offset: int, length: int) -> None:
         """Write `length` zero bytes (really written, so that no later write allocates)."""
@@ -138,6 +142,8 @@ class OsFile:
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._direct: DirectWriter | None = None
+        self._can_direct = True
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -167,7 +173,32 @@ class OsFile:
                 have += got
         return have
 
+    def write_durably(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        if self._can_direct and self._write_directly(offset, buffers):
+            return
+        self.write(offset, buffers)
+        self.sync()
+
+    def _write_directly(self, offset: int, buffers: Sequence[Buffer]) -> bool:
+        """Try it past the page cache; False where the file system has no such way."""
+        try:
+            if self._direct is None:
+                self._direct = DirectWriter(self.path)
+            return self._direct.write(self._descriptor, offset, buffers)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                self._can_direct = False
+                return False
+            if error.errno in _NO_SPACE:
+                raise DiskFullError(f"{self.path}: {error.strerror}") from error
+            raise FatalStorageError(
+                f"{self.path}: a durable write failed ({error.strerror}); what was written may be "
+                "lost, so the process stops instead of trying again"
+            ) from error
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        if self._direct is not None:
+            self._direct.forget()
         with sorted_errors(f"{self.path}: write at byte {offset}"):
             for start in range(0, len(buffers), _IOV_MAX):
                 offset = self._write_some(offset, buffers[start : start + _IOV_MAX])
@@ -182,6 +213,8 @@ class OsFile:
         return offset + total
 
     def fill_zeros(self, offset: int, length: int) -> None:
+        if self._direct is not None:
+            self._direct.forget()
         with sorted_errors(f"{self.path}: fill with zeros"):
             while length > 0:
                 piece = ZEROS if length >= len(ZEROS) else ZEROS[:length]
@@ -199,6 +232,9 @@ class OsFile:
             ) from error
 
     def close(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -98,6 +98,10 @@ class MemoryFile:
         if self._disk.faults:
             self._content.pending.append((offset, piece))
 
+    def write_durably(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        self.write(offset, buffers)
+        self.sync()
+
     def fill_zeros(self, offset: int, length: int) -> None:
         self._disk.operate("fill_zeros", self.path)
         self._disk.claim(self.path, self._content, offset + length)

@@ -6,7 +6,7 @@
     synced                      an index that was durable once (the witness)
 
 Owns the order of writes. An entry is *staged* by `append` (a list in memory),
-*durable* after `sync` (one pwritev and one fdatasync for everything staged), and
+*durable* after `sync` (one durable write for everything staged), and
 may be acknowledged only then. Refuses to retry a failed sync, and to write where
 it is not sure that the file is blank.
 
@@ -273,13 +273,12 @@ class Wal:
         buffers, positions, crc = self._encode(group, self._position, self._parent_crc)
         end = self._position + sum(map(len, buffers))
         try:
-            self._active.write(self._position, buffers)
+            self._active.write_durably(self._position, buffers)
         except DiskFullError:
             # The place was filled with zeros, but a file system that copies on write needs
             # space all the same. Part of the group may be there: it must not be found later.
             self._blank_or_fail(end)
             raise
-        self._active.sync()
         self._take_over(group, positions, end, crc)
 
     def _blank_or_fail(self, end: int) -> None:
