@@ -53,7 +53,8 @@ PAGE_ITEMS_MAX: Final = 10_000  # one page of a list
 # --- deduplication and sessions ----------------------------------------------
 KEY_WINDOW_DAYS: Final = 35  # promised minimum an event key is remembered
 SESSION_WINDOW: Final = 16  # requests a session may have in flight; replies remembered
-SESSION_IDLE_DAYS: Final = 7  # a session unused this long may be forgotten
+SESSION_KEEP_SECONDS: Final = 900  # of the log's clock; no session is forgotten sooner
+SESSION_RESEND_SECONDS_MAX: Final = 600  # a client sends nothing again later than this
 SESSIONS_MAX: Final = 65_536  # 1 KiB each
 SESSION_RUNS_MAX: Final = 8  # outcome runs remembered with each reply
 

@@ -30,7 +30,7 @@ PARTS = {
     ("hello", 8): "version min:1,version max:1,padding:2,features:4",
     ("hello", 44): "version:1,padding:1,node id:2,features:4,cluster id:16,frame bytes max:4,"
     "events per batch max:4,page items max:4,session window:2,key window days:2,"
-    "session idle days:2,padding:2",
+    "session keep seconds:2,padding:2",
     ("metric definition", 14): "aggregation:1,recurring:1,period type:1,cycle day:1,resolution:1,"
     "padding:1,period in ns:8",
     ("total", 72): "sum low:8,sum high:8,count:8,max:8,min:8,last value:8,last timestamp:8,"

@@ -251,7 +251,7 @@ V2_RESPONSE = st.one_of(
             page_items_max=U32,
             session_window=U16,
             key_window_days=U16,
-            session_idle_days=U16,
+            session_keep_seconds=U16,
             server=TEXT,
         ),
     ),

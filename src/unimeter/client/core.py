@@ -290,6 +290,8 @@ class IngestCall(Call):
         deadline: float,
     ) -> None:
         self.batch, self.ticket, self.is_sync = batch, ticket, is_sync
+        # Later than this the server may have forgotten the session and count it again.
+        deadline = min(deadline, now + limits.SESSION_RESEND_SECONDS_MAX)
         super().__init__(core, _INGEST, batch.partition, now, deadline)
 
     def _encode(self) -> None:

@@ -154,7 +154,7 @@ class Machine:
             events = word & 0xFFFFFFFF
             if word >> 32:
                 key, sequence = (next(triples), next(triples)), next(triples)
-                session = self.sessions.begin(key, sequence)
+                session = self.sessions.begin(key, sequence, self.timestamp_ns)
                 if isinstance(session, int):
                     applied.repeated[request] = session
                     self.counter.skip(first, events)

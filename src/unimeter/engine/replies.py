@@ -18,13 +18,19 @@ import cython
 
 from unimeter.engine.applied import Applied, reply_of
 from unimeter.engine.memory import Words
-from unimeter.engine.sessions import SEQUENCE_TOO_OLD, SESSION_EXPIRED, Reply
+from unimeter.engine.sessions import (
+    SEQUENCE_TOO_OLD,
+    SESSION_EXPIRED,
+    SESSIONS_FULL,
+    Reply,
+)
 
 _V2_HEAD = struct.Struct("<BBHII")
 _V2_BODY = struct.Struct("<QQIIIHH")
 _ERROR = struct.Struct("<QHHIH")
 _ERRORS = {
     SESSION_EXPIRED: "the session is not known here any more; open a new one",
+    SESSIONS_FULL: "as many sessions as are remembered are in use; wait, or reuse one",
     SEQUENCE_TOO_OLD: "the sequence number is older than the session's window",
 }
 _LOW32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -129,5 +135,6 @@ def pack_v2(reply: Reply, flags: int, request_id: int) -> bytes:
 
 def _v2_error(position: int, code: int, request_id: int) -> bytes:
     text = _ERRORS[code].encode()
-    body = _ERROR.pack(position, code, 0, 0, len(text)) + text
-    return _V2_HEAD.pack(2, 2, 0, request_id, len(body)) + body
+    status, wait_ms = (6, 5000) if code == SESSIONS_FULL else (2, 0)
+    body = _ERROR.pack(position, code, 0, wait_ms, len(text)) + text
+    return _V2_HEAD.pack(status, 2, 0, request_id, len(body)) + body

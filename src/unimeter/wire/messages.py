@@ -408,7 +408,7 @@ class HelloReply:
     page_items_max: int = limits.PAGE_ITEMS_MAX
     session_window: int = limits.SESSION_WINDOW
     key_window_days: int = limits.KEY_WINDOW_DAYS
-    session_idle_days: int = limits.SESSION_IDLE_DAYS
+    session_keep_seconds: int = limits.SESSION_KEEP_SECONDS
     server: str = ""  # name and release
 
 

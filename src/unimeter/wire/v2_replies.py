@@ -202,7 +202,7 @@ def _put_hello(writer: Writer, reply: HelloReply) -> None:
         reply.page_items_max,
         reply.session_window,
         reply.key_window_days,
-        reply.session_idle_days,
+        reply.session_keep_seconds,
     )
     writer.text8(reply.server, "server name")
 
@@ -219,7 +219,7 @@ def _get_hello(reader: Reader) -> HelloReply:
         page_items_max=fields[6],
         session_window=fields[7],
         key_window_days=fields[8],
-        session_idle_days=fields[9],
+        session_keep_seconds=fields[9],
         server=reader.text8("server name"),
     )
 
