@@ -19,6 +19,7 @@ server's write and its sync; one after the other they would wait for sixteen.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections import deque
@@ -105,6 +106,7 @@ class AsyncClient:
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a place in a window
         self._subscriptions: set[Subscription] = set()
         self._closed = False
+        self._pid = os.getpid()
         self.metrics = AsyncMetrics(self)
         self.alerts = AsyncAlerts(self)
 
@@ -145,7 +147,7 @@ class AsyncClient:
 
     async def ingest(
         self,
-        events: Sequence[Event],
+        events: Iterable[Event],
         *,
         delivery: DeliveryMode = DeliveryMode.ASYNC,
         timeout: float | None = None,
@@ -157,6 +159,7 @@ class AsyncClient:
         `DeadlineExceededError` the outcome is unknown, and only events with an
         `id` can be sent again safely. Calls may run concurrently.
         """
+        events = checks.event_list(events)
         if not events:
             return IngestResult(0, 0, 0)
         self._check_usable()
@@ -491,6 +494,11 @@ class AsyncClient:
     def _check_usable(self) -> None:
         if self._closed:
             raise ClientError("this AsyncClient is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ClientError(
+                "this AsyncClient was made before a fork and its session belongs to the parent "
+                "process; make a new one in the child"
+            )
 
 
 class AsyncMetrics:

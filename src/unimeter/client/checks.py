@@ -21,7 +21,7 @@ wire's fields, and the message would arrive without the line that caused it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from unimeter import limits
@@ -43,10 +43,17 @@ class _Known:
         self.pairs: dict[tuple[str, str], Outcome | None] = {}
 
 
+def event_list(events: Iterable[Event]) -> Sequence[Event]:
+    """The events as a sequence: a generator is read once, here."""
+    if isinstance(events, list | tuple):
+        return events
+    if isinstance(events, Event) or not isinstance(events, Iterable):
+        raise InvalidInputError("events must be a list of Event; write ingest([event])")
+    return list(events)
+
+
 def check_events(events: Sequence[Event]) -> dict[int, Outcome]:
     """Raise on a program's mistake; return the indexes of refused events and why."""
-    if isinstance(events, Event):
-        raise InvalidInputError("events must be a list; write ingest([event])")
     refused: dict[int, Outcome] = {}
     known = _Known()
     for index, event in enumerate(events):

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from unimeter.client import questions
+from unimeter.client import checks, questions
 from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
 from unimeter.types import (
@@ -132,7 +132,7 @@ class Surface(ABC):
 
     def ingest(
         self,
-        events: Sequence[Event],
+        events: Iterable[Event],
         *,
         delivery: DeliveryMode = DeliveryMode.ASYNC,
         timeout: float | None = None,
@@ -144,6 +144,7 @@ class Surface(ABC):
         `DeadlineExceededError` the outcome is unknown, and only events with an
         `id` can be sent again safely.
         """
+        events = checks.event_list(events)
         if not events:
             return IngestResult(0, 0, 0)
         is_sync = delivery == DeliveryMode.SYNC
