@@ -75,9 +75,13 @@ def refusal(call: Call, code: ErrorCode, text: str = "", wait_ms: int = 0) -> Re
 
 def begin(core: Core, *events: Event, deadline: float = 10.0) -> IngestCall:
     (batch,) = core.plan(events or (Event(1, "m"),), range(len(events) or 1), 10**18)
-    call = core.maybe_ingest(batch, True, 0.0, deadline)
-    assert call is not None
-    return call
+    return begin_batch(core, batch, deadline)
+
+
+def begin_batch(core: Core, batch: Batch, deadline: float = 10.0) -> IngestCall:
+    ticket = core.sessions.maybe_take()
+    assert ticket is not None
+    return core.ingest(batch, ticket, True, 0.0, deadline)
 
 
 def sequence_of(payload: bytes) -> tuple[int, int, int]:
@@ -285,19 +289,11 @@ def test_calls_of_an_expired_session_each_find_their_own_way() -> None:
 def test_no_call_begins_while_every_window_is_full() -> None:
     core = make_core(sessions_max=2)
     calls = [begin(core) for _ in range(2 * limits.SESSION_WINDOW)]
-    (batch,) = core.plan([Event(1, "m")], [0], 1)
-    assert core.maybe_ingest(batch, True, 0.0, 1.0) is None
+    assert core.sessions.maybe_take() is None
     calls[3].close()  # not the lowest: the window does not move
-    assert core.maybe_ingest(batch, True, 0.0, 1.0) is None
+    assert core.sessions.maybe_take() is None
     calls[0].close()
-    assert core.maybe_ingest(batch, True, 0.0, 1.0) is not None
-
-
-def test_batch_that_can_not_be_encoded_gives_its_number_back() -> None:
-    core = make_core()
-    with pytest.raises(InvalidInputError):
-        begin(core, Event(1, "m", 2**80))
-    assert core.sessions.statistics()["unresolved"] == 0
+    assert core.sessions.maybe_take() is not None
 
 
 # --- planning, greeting, positions -------------------------------------------
@@ -331,8 +327,7 @@ def test_events_are_divided_by_the_node_that_leads_their_account() -> None:
     batches = core.plan([Event(i % 4, "m", i) for i in range(8)], range(8), 5)
     assert sorted(list(batch.indexes) for batch in batches) == [[0, 2, 4, 6], [1, 3, 5, 7]]
     for batch in batches:
-        call = core.maybe_ingest(batch, True, 0.0, 1.0)
-        assert call is not None
+        call = begin_batch(core, batch)
         first = batch.events[0].account_id
         assert sent_at(call, 0.0).address == ("x:1" if int(first) % 2 == 0 else "y:1")
 
@@ -357,8 +352,7 @@ def test_largest_event_times_largest_batch_fits_a_frame() -> None:
     event = Event("a" * 64, "m" * 64, 1, None, id="i" * 64)
     event.properties = {f"{n:02}".ljust(32, "k"): "v" * 64 for n in range(16)}
     (batch,) = make_core().plan([event], [0], 10**18)
-    call = make_core().maybe_ingest(batch, True, 0.0, 1.0)
-    assert call is not None
+    call = begin_batch(make_core(), batch)
     from unimeter.client.core import EVENT_BYTES_WORST
 
     assert len(call.payload) - 40 <= EVENT_BYTES_WORST

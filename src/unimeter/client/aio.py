@@ -34,7 +34,6 @@ from unimeter.client.core import (
     Call,
     Core,
     CreatedInDoubtError,
-    IngestCall,
     Pause,
     ingest_reply,
 )
@@ -42,6 +41,7 @@ from unimeter.client.outcomes import Tally
 from unimeter.client.questions import FilterValues, Page, Paged
 from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
 from unimeter.client.routing import parse_seeds, partition_of
+from unimeter.client.sessions import Ticket
 from unimeter.client.streams import Link, LinkLost, Links
 from unimeter.client.subscription import Subscription
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
@@ -81,6 +81,8 @@ from unimeter.wire.messages import (
 )
 
 __all__ = ["AsyncAlerts", "AsyncClient", "AsyncMetrics", "Subscription"]
+
+BATCHES_AHEAD = 4  # of one divided call: enough to keep the server busy while one is encoded
 
 R = TypeVar("R", bound=Response)
 P = TypeVar("P", bound=Page)
@@ -374,37 +376,41 @@ class AsyncClient:
     async def _send_all(
         self, batches: list[Batch], is_sync: bool, deadline: float
     ) -> list[Answer | UnimeterError]:
-        """Send batches side by side; each has an answer or an error in the end."""
-        return list(
-            await asyncio.gather(*(self._settle(batch, is_sync, deadline) for batch in batches))
-        )
+        """Send batches in order, a few at a time; each has an answer or an error in the end."""
+        results: dict[int, Answer | UnimeterError] = {}
+        todo = iter(enumerate(batches))
+
+        async def work() -> None:
+            for number, batch in todo:
+                results[number] = await self._settle(batch, is_sync, deadline)
+
+        await asyncio.gather(*(work() for _ in range(min(BATCHES_AHEAD, len(batches)))))
+        return [results[number] for number in range(len(batches))]
 
     async def _settle(self, batch: Batch, is_sync: bool, deadline: float) -> Answer | UnimeterError:
         """Send one batch; return its answer, or the error that ended it."""
         try:
-            call = await self._begin(batch, is_sync, deadline)
+            ticket = await self._wait_for_ticket(deadline)
+            call = None
             try:
+                now = asyncio.get_running_loop().time()
+                call = self._core.ingest(batch, ticket, is_sync, now, deadline)
                 return await self._carry_out(call)
             finally:
-                call.close()
+                (call.ticket if call is not None else ticket).resolve()
                 self._wake_next()
         except UnimeterError as error:
             return error
 
-    async def _begin(self, batch: Batch, is_sync: bool, deadline: float) -> IngestCall:
-        """Wait in line for a sequence number, then encode the batch under it."""
-        now = asyncio.get_running_loop().time
-        call = None if self._waiting else self._core.maybe_ingest(batch, is_sync, now(), deadline)
+    async def _wait_for_ticket(self, deadline: float) -> Ticket:
+        """Wait in line for a sequence number."""
+        ticket = None if self._waiting else self._core.sessions.maybe_take()
         is_first = False
-        while call is None:
+        while ticket is None:
             await self._wait_in_line(is_first, deadline)
             is_first = True  # a newcomer may be quicker; then we are next
-            try:
-                call = self._core.maybe_ingest(batch, is_sync, now(), deadline)
-            except BaseException:
-                self._wake_next()
-                raise
-        return call
+            ticket = self._core.sessions.maybe_take()
+        return ticket
 
     async def _wait_in_line(self, is_first: bool, deadline: float) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()

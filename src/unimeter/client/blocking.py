@@ -32,7 +32,6 @@ from unimeter.client.core import (
     Batch,
     Call,
     Core,
-    IngestCall,
     Pause,
     Reply,
     Send,
@@ -42,6 +41,7 @@ from unimeter.client.outcomes import Tally
 from unimeter.client.pool import Pool
 from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
 from unimeter.client.routing import parse_seeds, partition_of
+from unimeter.client.sessions import Ticket
 from unimeter.client.surface import AlertStream, Surface
 from unimeter.client.transport import AttemptError
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
@@ -166,27 +166,29 @@ class Client(Surface):
             return self._core.plan(events, indexes, time.time_ns())
 
     def _send_batch(self, batch: Batch, is_sync: bool, deadline: float) -> Answer:
-        call = self._begin(batch, is_sync, deadline)
+        ticket = self._wait_for_ticket(deadline)
+        call = None
         try:
+            call = self._core.ingest(batch, ticket, is_sync, time.monotonic(), deadline)
             return self._carry_out(call)
         finally:
             with self._lock:
-                call.close()
+                (call.ticket if call is not None else ticket).resolve()
                 self._lock.notify()
 
-    def _begin(self, batch: Batch, is_sync: bool, deadline: float) -> IngestCall:
-        """Wait for a sequence number; there are more than threads in all but odd programs."""
+    def _wait_for_ticket(self, deadline: float) -> Ticket:
+        """Take a sequence number; there are more than threads in all but odd programs."""
         with self._lock:
             while True:
-                now = time.monotonic()
-                call = self._core.maybe_ingest(batch, is_sync, now, deadline)
-                if call is not None:
-                    return call
-                if now >= deadline:
+                ticket = self._core.sessions.maybe_take()
+                if ticket is not None:
+                    return ticket
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise DeadlineExceededError(
                         "every session's window was full until the deadline; nothing was sent"
                     )
-                self._lock.wait(min(WINDOW_WAIT_SECONDS, deadline - now))
+                self._lock.wait(min(WINDOW_WAIT_SECONDS, left))
 
     # --- one call ------------------------------------------------------------
 

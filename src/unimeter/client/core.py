@@ -383,18 +383,15 @@ class Core:
         """Begin any request but an ingest."""
         return Call(self, request, partition, now, deadline)
 
-    def maybe_ingest(
-        self, batch: Batch, is_sync: bool, now: float, deadline: float
-    ) -> IngestCall | None:
-        """Begin a batch; None while every session's window is full."""
-        ticket = self.sessions.maybe_take()
-        if ticket is None:
-            return None
-        try:
-            return IngestCall(self, batch, ticket, is_sync, now, deadline)
-        except BaseException:
-            ticket.resolve()
-            raise
+    def ingest(
+        self, batch: Batch, ticket: Ticket, is_sync: bool, now: float, deadline: float
+    ) -> IngestCall:
+        """Begin a batch under a ticket of `sessions`; the call's `close` gives it back.
+
+        Encodes the whole batch and changes nothing of the core, so a driver with
+        threads need not hold its lock meanwhile.
+        """
+        return IngestCall(self, batch, ticket, is_sync, now, deadline)
 
     def plan(
         self, events: Sequence[Event], indexes: Sequence[int], timestamp_ns: int

@@ -27,6 +27,8 @@ from unimeter.wire import v2
 from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
 from unimeter.wire.messages import PacketType, PartitionMapReply, ProtocolError
 
+FLUSH_BYTES = 16 * 1024  # a frame this large leaves at once: the next takes long to encode
+
 PushHandler = Callable[[ResponseFrame], None]
 
 
@@ -144,11 +146,13 @@ class Link(asyncio.Protocol):
         if not self._frames:
             self._loop.call_soon(self._flush)
         self._frames.append(frame)
+        if len(frame) >= FLUSH_BYTES:
+            self._flush()
         return self._request_id
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
-        if self.is_open and self._transport is not None:
+        if frames and self.is_open and self._transport is not None:
             self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _take(self, frame: ResponseFrame) -> None:
