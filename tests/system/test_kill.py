@@ -107,9 +107,12 @@ class RawSender:
 
     def send_again(self, sock: socket.socket) -> None:
         """Send every frame ever made; what was acknowledged must be a duplicate."""
-        for number, frame in sorted(self.frames.items()):
-            status, payload = request(sock, frame)
-            stored, duplicates, _ = struct.unpack("<IIQ", payload)
+        frames = [frame for _, frame in sorted(self.frames.items())]
+        sock.sendall(b"".join(frames))
+        for number in range(len(frames)):
+            reply = receive_exactly(sock, INGEST_REPLY_BYTES)
+            status, request_id, _, stored, duplicates, _ = struct.unpack("<B3xIIIIQ", reply)
+            assert request_id == number + 1
             assert stored + duplicates == BATCH
             assert status == (0 if stored else 1)
             if number < self.acknowledged:
@@ -180,8 +183,11 @@ SDK_BATCHES = 40
 class SdkSender(threading.Thread):
     """A client with an account of its own that is told nothing of the kills."""
 
-    def __init__(self, address: str, account: str, progress: Progress) -> None:
+    def __init__(
+        self, address: str, account: str, progress: Progress, connected: threading.Barrier
+    ) -> None:
         super().__init__()
+        self.connected = connected
         self.address, self.account, self.progress = address, account, progress
         self.acknowledged = 0
         self.failure: BaseException | None = None
@@ -189,6 +195,7 @@ class SdkSender(threading.Thread):
     def run(self) -> None:
         try:
             with Client([self.address]) as client:
+                self.connected.wait(60.0)
                 for _ in range(SDK_BATCHES):
                     # No ids, and all events of an account alike: only the session tells a resend.
                     result = client.ingest(
@@ -208,7 +215,10 @@ def test_sdk_calls_under_way_at_a_kill_count_once(node: MeasuredNode) -> None:
     with Client([node.address]) as client:
         client.metrics.create(MetricSchema("credits", AggType.SUM))
     progress = Progress()
-    senders = [SdkSender(node.address, f"team-{n}", progress) for n in range(CONNECTIONS)]
+    connected = threading.Barrier(CONNECTIONS)
+    senders = [
+        SdkSender(node.address, f"team-{n}", progress, connected) for n in range(CONNECTIONS)
+    ]
     for sender in senders:
         sender.start()
     try:

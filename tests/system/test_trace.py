@@ -124,6 +124,7 @@ class Senders:
         for batch in batches:
             self._left.put(batch)
         self._done = 0
+        self._connected = threading.Barrier(CONNECTIONS)
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._threads = [
@@ -135,6 +136,7 @@ class Senders:
     def _send(self, address: str) -> None:
         try:
             with Client([address]) as client:
+                self._connected.wait(60.0)
                 while True:
                     try:
                         batch = self._left.get_nowait()

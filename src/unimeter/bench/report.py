@@ -14,7 +14,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -175,7 +174,7 @@ def describe_kernels() -> str:
     return "compiled" if str(tables.__file__).endswith(".so") else "interpreted"
 
 
-def print_line(text: str, write: Callable[[str], object] = sys.stdout.write) -> None:
+def print_line(text: str) -> None:
     """Print at once, also into a pipe."""
-    write(text + "\n")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
