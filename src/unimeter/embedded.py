@@ -185,12 +185,26 @@ class Embedded(Surface):
             try:
                 with self._changed:
                     self._check_usable()
-                    return work()
+                    return self._guarded(work)
             except BackpressureError as error:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
                 time.sleep(min(max(error.retry_after, 0.01), left))
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """Do `work`; whatever breaks it off in the middle leaves a node that can't be trusted.
+
+        A Ctrl-C may come between the log's sync and the totals. What is durable is
+        found again when the directory is opened; this process must not go on with it.
+        """
+        try:
+            return work()
+        except UnimeterError:
+            raise
+        except BaseException as error:
+            self._node.failure = self._node.failure or error
+            raise
 
     def _alerted(self, start: int, end: int) -> None:
         """The node has new alerts: wake whoever waits for one."""
@@ -207,8 +221,8 @@ class Embedded(Surface):
             )
         if self._node.failure is not None:
             raise DataError(
-                f"the meter stopped after an error of the disk or the engine: "
-                f"{self._node.failure}; close it and open the directory again"
+                f"the meter stopped after {self._node.failure!r}; close it and open the "
+                "directory again: everything that was acknowledged is there"
             )
 
 

@@ -15,6 +15,7 @@ from unimeter import (
     AlertThreshold,
     AlreadyExistsError,
     ClientError,
+    DataError,
     DimensionFilter,
     DirectoryInUseError,
     Event,
@@ -143,3 +144,25 @@ def test_unknown_option_and_bad_timeout_are_refused() -> None:
         unimeter.open(timeout=0)
     with pytest.raises((TypeError, InvalidInputError)):
         unimeter.open(colour="red")
+
+
+def test_interrupted_call_stops_the_meter_and_opening_again_finds_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = unimeter.open(tmp_path)
+    meter.metrics.create(MetricSchema("m", AggType.COUNT))
+    meter.ingest([Event(1, "m")])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(meter._node.machine, "apply", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        meter.ingest([Event(1, "m", id="a")])
+    with pytest.raises(DataError, match="open the directory again"):
+        meter.query(1, "m", MONTH)
+    meter.close()
+    with unimeter.open(tmp_path) as again:
+        # It was durable and not acknowledged, so the caller sends it again.
+        assert again.ingest([Event(1, "m", id="a")]).n_duplicates == 1
+        assert again.query(1, "m", MONTH).value.count == 2
