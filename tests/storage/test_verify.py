@@ -122,9 +122,9 @@ def test_forged_outcomes_are_found() -> None:
     meter.snapshot()
     disk = meter.opened.disk.clone()
     path = f"{PATH}/outcomes/{8:016x}.out"
-    cluster, after, to, bitmaps = read_outcomes(disk, path)
-    bitmaps[3] = (3, b"\x07")
-    disk.put(path, encode_outcomes(cluster, after, to, bitmaps))
+    outcomes = read_outcomes(disk, path)
+    outcomes.bitmaps[3] = (3, b"\x07")
+    disk.put(path, encode_outcomes(outcomes))
     assert any("stored outcomes" in problem for problem in verify(PATH, disk=disk).problems)
 
 

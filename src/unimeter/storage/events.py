@@ -27,6 +27,7 @@ from unimeter.errors import CorruptionError, InvalidInputError, RangeUnavailable
 from unimeter.storage.disk import Disk
 from unimeter.storage.outcomes import (
     Bitmaps,
+    Outcomes,
     bitmap_of,
     encode_outcomes,
     is_counted,
@@ -67,7 +68,7 @@ class EventStore:
         self.removed_timestamp_ns = 0  # the latest event timestamp that retention removed
         self._disk, self._directory, self._wal = disk, f"{directory}/outcomes", wal
         self._covered = 0  # outcomes up to this index are in files
-        self._files: list[tuple[int, int]] = []  # (after, to) of each file, ascending
+        self._files: list[tuple[int, int, int]] = []  # (after, to, latest ns), ascending
         self._recent: Bitmaps = {}  # of entries above _covered
         self._loaded: dict[int, Bitmaps] = {}  # by `to` of the file
         self._ranges: dict[tuple[int, int], tuple[int, int]] = {}  # timestamps, by segment
@@ -87,11 +88,17 @@ class EventStore:
         self.noted_index = index
 
     def write_outcomes(self, cluster_id: bytes, to_index: int) -> None:
-        """Write the outcomes since the last file, durably (before a snapshot at `to_index`)."""
+        """Write the outcomes since the last file, durably (before a snapshot at `to_index`).
+
+        The latest timestamp is looked up here, in the log, because this runs in a
+        forked child; when retention removes segments, nothing has to be read.
+        """
+        latest_ns = latest_timestamp(self._wal, self._covered + 1, to_index)
+        whole = Outcomes(cluster_id, self._covered, to_index, latest_ns, self._recent)
         path = self._path(to_index)
         file = self._disk.open(f"{path}.tmp", create=True)
         try:
-            file.write(0, [encode_outcomes(cluster_id, self._covered, to_index, self._recent)])
+            file.write(0, [encode_outcomes(whole)])
             file.sync()
         finally:
             file.close()
@@ -100,8 +107,9 @@ class EventStore:
 
     def adopt(self, to_index: int) -> None:
         """The file at `to_index` is in effect: let go of what it holds."""
+        found = read_outcomes(self._disk, self._path(to_index))
         with self._lock:
-            self._files = [*self._files, (self._covered, to_index)]
+            self._files = [*self._files, (found.after, to_index, found.latest_ns)]
             self._covered = to_index
             self._recent = {i: bits for i, bits in self._recent.items() if i > to_index}
 
@@ -119,26 +127,27 @@ class EventStore:
                 self._disk.remove(self._path(to_index))
                 continue
             try:
-                cluster, after, to, _ = read_outcomes(self._disk, self._path(to_index))
-                if to != to_index or cluster != cluster_id:
+                found = read_outcomes(self._disk, self._path(to_index))
+                if found.to_index != to_index or found.cluster_id != cluster_id:
                     raise CorruptionError(
                         self._path(to_index), 16, f"outcomes up to {to_index} of this cluster",
-                        f"up to {to} of cluster {cluster.hex()}", RESTORE_ADVICE,
+                        f"up to {found.to_index} of cluster {found.cluster_id.hex()}",
+                        RESTORE_ADVICE,
                     )
             except CorruptionError as damage:
                 notes.append(f"{damage} It is made anew by replay.")
                 break
-            is_first = until is None and after < first_index
-            if not is_first and after != until:
-                notes.append(f"{self._path(to_index)}: starts after entry {after}, not {until}")
+            is_first = until is None and found.after < first_index
+            if not is_first and found.after != until:
+                notes.append(f"{self._path(to_index)}: starts after {found.after}, not {until}")
                 break
-            self._files.append((after, to))
-            until = to
+            self._files.append((found.after, to_index, found.latest_ns))
+            until = to_index
         return max(until or 0, first_index - 1), notes
 
     def start_from(self, snapshot_index: int) -> None:
         """Outcomes up to the snapshot come from files, later ones from the coming replay."""
-        self._files = [pair for pair in self._files if pair[1] <= snapshot_index]
+        self._files = [file for file in self._files if file[1] <= snapshot_index]
         self._covered = self.noted_index = snapshot_index
         for to_index in self._indexes():
             if to_index > snapshot_index:
@@ -147,18 +156,22 @@ class EventStore:
     def remove_before(self, index: int) -> None:
         """Forget the outcomes of entries that are no longer stored."""
         with self._lock:
-            gone = [pair for pair in self._files if pair[1] < index]
-            self._files = [pair for pair in self._files if pair[1] >= index]
-            for _, to_index in gone:
+            gone = [file for file in self._files if file[1] < index]
+            self._files = [file for file in self._files if file[1] >= index]
+            for _, to_index, _ in gone:
                 self._loaded.pop(to_index, None)
                 self._disk.remove(self._path(to_index))
+
+    def latest_before(self, index: int) -> int:
+        """A timestamp that no event of the entries below `index` is later than."""
+        return max([latest for after, _, latest in self._files if after + 1 < index], default=0)
 
     def counted_bits(self, index: int) -> tuple[int, bytes] | None:
         """(number of events, bitmap) of an entry; None where every event counted."""
         with self._lock:
             if index > self._covered:
                 return self._recent.get(index)
-            for after, to_index in reversed(self._files):
+            for after, to_index, _ in reversed(self._files):
                 if after < index <= to_index:
                     return self._load(to_index).get(index)
         raise RangeUnavailableError(f"the outcomes of entry {index} are no longer stored")
@@ -166,7 +179,7 @@ class EventStore:
     def _load(self, to_index: int) -> Bitmaps:
         found = self._loaded.get(to_index)
         if found is None:
-            found = read_outcomes(self._disk, self._path(to_index))[3]
+            found = read_outcomes(self._disk, self._path(to_index)).bitmaps
             if len(self._loaded) >= _LOADED_MAX:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[to_index] = found

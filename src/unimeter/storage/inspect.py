@@ -105,14 +105,15 @@ def _witness(disk: Disk, path: str) -> Iterator[Row]:
 
 def _outcomes(disk: Disk, path: str, file: str, bitmaps: Bitmaps) -> Iterator[Row]:
     try:
-        _, after, to_index, found = read_outcomes(disk, file)
+        found = read_outcomes(disk, file)
     except CorruptionError as damage:
         yield _damage(path, damage)
         return
-    bitmaps.update(found)
+    bitmaps.update(found.bitmaps)
     yield Row(
         _short(path, file), 0, "outcomes",
-        f"entries {after + 1} to {to_index}: {len(found)} of them have events that did not count",
+        f"entries {found.after + 1} to {found.to_index}: {len(found.bitmaps)} of them have events "
+        f"that did not count, no event is later than {_time(found.latest_ns)}",
     )
 
 

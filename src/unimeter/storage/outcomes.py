@@ -1,6 +1,6 @@
 """Which events of an entry counted, as bitmaps, and the files that keep them.
 
-    header  64   whose, from which index (exclusive) to which (inclusive)
+    header  72   whose, from which index (exclusive) to which (inclusive), latest timestamp
     record  16 + bitmap   index, number of events, bytes of bitmap; bit i set = event i counted
     ...
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Final
 
 from unimeter.errors import CorruptionError
@@ -24,13 +25,13 @@ from unimeter.storage.layout import FORMAT_VERSION
 from unimeter.storage.segments import check_version
 
 OUTCOMES_MAGIC: Final = b"UNIMOUT\n"
-# magic version crc cluster from to records payload_crc payload_bytes
-_HEADER = struct.Struct("<8sII16sQQIIQ")
+# magic version crc cluster after to records payload_crc payload_bytes latest_ns
+_HEADER = struct.Struct("<8sII16sQQIIQq")
 _RECORD = struct.Struct("<QII")
 HEADER_BYTES: Final = _HEADER.size
 _ADVICE = "Replaying the log from an older snapshot makes it anew."
 
-assert HEADER_BYTES == 64
+assert HEADER_BYTES == 72
 
 Bitmaps = dict[int, tuple[int, bytes]]
 """By entry index: how many events the entry has, and the bits of those that counted."""
@@ -50,21 +51,40 @@ def is_counted(bitmap: bytes, number: int) -> bool:
     return bool(bitmap[number >> 3] >> (number & 7) & 1)
 
 
-def encode_outcomes(cluster_id: bytes, after: int, to_index: int, bitmaps: Bitmaps) -> bytes:
-    """A whole file with the bitmaps of entries after < index <= to_index."""
+@dataclass(frozen=True)
+class Outcomes:
+    """What one file says of the entries after < index <= to_index."""
+
+    cluster_id: bytes
+    after: int
+    to_index: int
+    latest_ns: int  # no event of these entries has a later timestamp
+    bitmaps: Bitmaps
+
+
+def encode_outcomes(outcomes: Outcomes) -> bytes:
+    """A whole file; bitmaps of other entries are left out."""
     parts = []
-    for index in sorted(bitmaps):
-        if after < index <= to_index:
-            count, bits = bitmaps[index]
+    for index in sorted(outcomes.bitmaps):
+        if outcomes.after < index <= outcomes.to_index:
+            count, bits = outcomes.bitmaps[index]
             parts.append(_RECORD.pack(index, count, len(bits)) + bits)
     payload = b"".join(parts)
-    fields = (cluster_id, after, to_index, len(parts), zlib.crc32(payload), len(payload))
+    fields = (
+        outcomes.cluster_id,
+        outcomes.after,
+        outcomes.to_index,
+        len(parts),
+        zlib.crc32(payload),
+        len(payload),
+        outcomes.latest_ns,
+    )
     blank = _HEADER.pack(OUTCOMES_MAGIC, FORMAT_VERSION, 0, *fields)
     return _HEADER.pack(OUTCOMES_MAGIC, FORMAT_VERSION, zlib.crc32(blank), *fields) + payload
 
 
-def read_outcomes(disk: Disk, path: str) -> tuple[bytes, int, int, Bitmaps]:
-    """(cluster id, after, to_index, bitmaps) of a file, every byte checked."""
+def read_outcomes(disk: Disk, path: str) -> Outcomes:
+    """A file, every byte checked."""
     file = disk.open(path)
     try:
         data = file.read(0, file.size())
@@ -73,9 +93,8 @@ def read_outcomes(disk: Disk, path: str) -> tuple[bytes, int, int, Bitmaps]:
     if len(data) < HEADER_BYTES:
         found = f"{len(data)} bytes"
         raise CorruptionError(path, len(data), f"{HEADER_BYTES} bytes of header", found, _ADVICE)
-    magic, version, crc, cluster, after, to_index, records, payload_crc, size = _HEADER.unpack_from(
-        data
-    )
+    magic, version, crc, cluster, after, to_index, *rest = _HEADER.unpack_from(data)
+    records, payload_crc, size, latest_ns = rest
     if magic != OUTCOMES_MAGIC:
         raise CorruptionError(path, 0, f"magic {OUTCOMES_MAGIC.hex()}", magic.hex(), _ADVICE)
     right = zlib.crc32(data[:12] + bytes(4) + data[16:HEADER_BYTES])
@@ -99,4 +118,4 @@ def read_outcomes(disk: Disk, path: str) -> tuple[bytes, int, int, Bitmaps]:
         at += _RECORD.size
         bitmaps[index] = (count, payload[at : at + length])
         at += length
-    return cluster, after, to_index, bitmaps
+    return Outcomes(cluster, after, to_index, latest_ns, bitmaps)

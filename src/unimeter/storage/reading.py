@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.storage import tail
 from unimeter.storage.disk import Disk
-from unimeter.storage.outcomes import Bitmaps, read_outcomes
 from unimeter.storage.segments import (
     RESTORE_ADVICE,
     WINDOW_BYTES,
@@ -21,6 +20,7 @@ from unimeter.storage.segments import (
     Segment,
     Walk,
     list_segments,
+    split_removed,
 )
 from unimeter.storage.snapshots import snapshot_indexes, snapshot_path
 from unimeter.storage.superblock import Superblock, read_superblock
@@ -70,7 +70,8 @@ def open_log(disk: Disk, path: str, block: Superblock) -> LogReader:
     """The log of a directory; heads and witness are checked here."""
     witness_path = f"{path}/synced"
     witness = read_witness(disk, witness_path)
-    segments = list_segments(disk, f"{path}/log", block.identity)
+    found = list_segments(disk, f"{path}/log", block.identity)
+    _, segments = split_removed(found, block.kept_index)
     if not segments:
         raise CorruptionError(f"{path}/log", 0, "at least one segment", "none", RESTORE_ADVICE)
     return LogReader(disk, segments, witness, witness_path)
@@ -92,12 +93,3 @@ def outcomes_of(disk: Disk, path: str) -> list[tuple[int, str]]:
     """(last index, path) of every outcomes file, oldest first."""
     names = [name for name in disk.names(f"{path}/outcomes") if name.endswith(".out")]
     return [(int(name.removesuffix(".out"), 16), f"{path}/outcomes/{name}") for name in names]
-
-
-def all_bitmaps(disk: Disk, path: str) -> tuple[int, Bitmaps]:
-    """(up to which index, bitmaps) of all outcomes files together."""
-    until, together = 0, {}
-    for to_index, file in outcomes_of(disk, path):
-        together.update(read_outcomes(disk, file)[3])
-        until = to_index
-    return until, together

@@ -29,7 +29,7 @@ from unimeter.engine.machine import Machine
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.storage import retention
 from unimeter.storage.disk import Disk, Lock
-from unimeter.storage.events import EventStore, latest_timestamp
+from unimeter.storage.events import EventStore
 from unimeter.storage.layout import Identity
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, Walk, list_segments
@@ -72,10 +72,10 @@ class Opened:
         keep = retention.first_kept(segments, policy, now_ns, covered)
         if keep <= self.wal.first_index:
             return 0
-        latest = latest_timestamp(self.wal, self.wal.first_index, keep - 1)
+        latest = self.events.latest_before(keep)
         latest = max(latest, self.superblock.current.removed_timestamp_ns)
         # First the fact that events are missing, durably; then the removal.
-        self.superblock.update(removed_timestamp_ns=latest)
+        self.superblock.update(removed_timestamp_ns=latest, kept_index=keep)
         self.events.removed_timestamp_ns = latest
         removed = self.wal.remove_before(keep)
         self.events.remove_before(keep)
@@ -219,7 +219,7 @@ def _load(
     current = superblock.current
     identity = current.identity
     _remove_temporary(disk, path)
-    wal = Wal.open(disk, path, identity, bounds)
+    wal = Wal.open(disk, path, identity, bounds, current.kept_index)
     opening.callback(wal.close)
     _check_log(path, wal, current)
     notes = [superblock.mended] if superblock.mended else []

@@ -17,6 +17,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from unimeter import limits
 from unimeter.errors import CorruptionError, WrongDirectoryError
@@ -94,6 +95,16 @@ def list_segments(disk: Disk, directory: str, identity: Identity | None) -> list
         if name.endswith(_SUFFIX):
             found.append(open_segment(disk, f"{directory}/{name}", identity))
     return found  # by name, that is, by first index
+
+
+def split_removed(segments: list[Segment], kept_index: int) -> tuple[list[Segment], list[Segment]]:
+    """(segments that retention removed, those that are stored).
+
+    A power cut can bring back any of several names removed just before it, so the
+    superblock says first from which entry on the log is kept.
+    """
+    gone = [before for before, after in pairwise(segments) if after.first_index <= kept_index]
+    return gone, segments[len(gone) :]
 
 
 def open_segment(disk: Disk, path: str, identity: Identity | None) -> Segment:

@@ -36,6 +36,11 @@ class Spare:
         return self._file is not None and not self._is_running
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is prepared and nothing under way."""
+        return self._file is None and not self._is_running
+
+    @property
     def has_failed(self) -> bool:
         return self.error is not None
 

@@ -30,8 +30,8 @@ from unimeter.storage.segments import RESTORE_ADVICE, check_version
 SUPERBLOCK_MAGIC: Final = b"UNIMSUP\n"
 COPY_BYTES: Final = 4096
 COPIES: Final = 4
-# magic version crc copy 0 sequence cluster node created term vote snapshot removed_ns
-_COPY = struct.Struct("<8sIIIIQ16sQqQQQq")
+# magic version crc copy 0 sequence cluster node created term vote snapshot removed_ns kept
+_COPY = struct.Struct("<8sIIIIQ16sQqQQQqQ")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Superblock:
     term: int = 0  # the highest this node has seen
     vote: int = 0  # whom it voted for in `term`; 0 = nobody
     snapshot_index: int = 0  # the newest snapshot in effect; 0 = none
-    removed_timestamp_ns: int = 0  # the latest event timestamp that retention removed; 0 = none
+    removed_timestamp_ns: int = 0  # no event that retention removed is later; 0 = none removed
+    kept_index: int = 1  # segments that end before this entry are removed, or about to be
 
 
 def encode_copy(block: Superblock, copy: int) -> bytes:
@@ -59,6 +60,7 @@ def encode_copy(block: Superblock, copy: int) -> bytes:
         block.vote,
         block.snapshot_index,
         block.removed_timestamp_ns,
+        block.kept_index,
     )
     blank = _COPY.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, 0, *fields)
     crc = zlib.crc32(blank.ljust(COPY_BYTES, b"\0"))
@@ -77,9 +79,8 @@ def decode_copy(data: bytes, copy: int) -> tuple[int, Superblock] | str:
         return f"checksum {found:08x} over bytes that say {crc:08x}"
     if number != copy:
         return f"copy {number}"
-    created, term, vote, snapshot, removed = rest
-    identity = Identity(cluster, node)
-    return version, Superblock(identity, created, sequence, term, vote, snapshot, removed)
+    created, *facts = rest
+    return version, Superblock(Identity(cluster, node), created, sequence, *facts)
 
 
 class SuperblockFile:

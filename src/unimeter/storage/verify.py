@@ -155,15 +155,15 @@ class _Verification:
             if to_index < first_index:
                 continue  # about to be removed by retention, or brought back by a power cut
             try:
-                _, after, to, bitmaps = read_outcomes(self.disk, path)
+                found = read_outcomes(self.disk, path)
             except CorruptionError as damage:
                 self.report.say(str(damage))
                 return
-            if to != to_index or (self.covered and after != self.covered):
-                self.report.say(f"{path}: holds entries {after + 1} to {to}, not the next ones")
+            if found.to_index != to_index or (self.covered and found.after != self.covered):
+                self.report.say(f"{path}: does not go on after entry {self.covered}")
                 return
-            self.bitmaps.update(bitmaps)
-            self.covered = to
+            self.bitmaps.update(found.bitmaps)
+            self.covered = to_index
 
     # --- the replay --------------------------------------------------------------
 

@@ -34,6 +34,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from unimeter import limits
 from unimeter.errors import CorruptionError
@@ -47,6 +48,7 @@ from unimeter.storage.segments import (
     Walk,
     list_segments,
     segment_path,
+    split_removed,
 )
 from unimeter.storage.spare import Spare
 
@@ -68,9 +70,8 @@ class WalLimits:
     background: bool = True  # prepare segments in a thread (False: on the spot)
 
 
-@dataclass(frozen=True)
-class _Staged:
-    index: int
+class _Staged(NamedTuple):
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     term: int
     kind: int
     timestamp_ns: int
@@ -100,6 +101,7 @@ class Wal:
         self._segments: list[Segment] = []
         self._active: File | None = None  # the last segment, open for writing
         self._witness: File | None = None
+        self._witnessed_index = 0  # what the witness file says
         self._position = 0  # in the active segment: where the next entry goes; blank from here
         self._limit = 0  # size of the active segment
         self._parent_crc = 0
@@ -115,9 +117,16 @@ class Wal:
 
     @classmethod
     def open(
-        cls, disk: Disk, path: str, identity: Identity, bounds: WalLimits | None = None
+        cls,
+        disk: Disk,
+        path: str,
+        identity: Identity,
+        bounds: WalLimits | None = None,
+        kept_index: int = 1,
     ) -> Wal:
         """Open the log in the data directory `path`; cut a torn tail, refuse a rotten one.
+
+        Segments that end before `kept_index` were being removed: that is finished.
 
         Checks every head and every entry of the last segment. The segments before
         it are checked when they are read.
@@ -125,7 +134,10 @@ class Wal:
         wal = cls(disk, path, identity, bounds or WalLimits())
         disk.make_directory(wal._directory)
         _remove_temporary(disk, wal._directory)
-        wal._segments = list_segments(disk, wal._directory, identity)
+        found = list_segments(disk, wal._directory, identity)
+        gone, wal._segments = split_removed(found, kept_index)
+        for segment in gone:
+            disk.remove(segment.path)
         witness = read_witness(disk, wal._witness_path)
         if wal._segments:
             try:
@@ -161,6 +173,7 @@ class Wal:
         is_new = not self._disk.exists(self._witness_path)
         self._witness = self._disk.open(self._witness_path, write=True, create=is_new)
         self._witness.write(0, [layout.encode_witness(self.synced_index)])
+        self._witnessed_index = self.synced_index
         if is_new:
             self._witness.sync()
             self._disk.sync_directory(self._witness_path.rpartition("/")[0])
@@ -217,8 +230,11 @@ class Wal:
 
     # --- syncing ---------------------------------------------------------------
 
-    def sync(self) -> int:
+    def sync(self, *, witness: bool = True) -> int:
         """Write and sync everything staged; return synced_index. Thread-safe, callable inline.
+
+        Without `witness` the caller owes a call of `write_witness` soon: it may first
+        send the replies, which wait for nothing but the sync.
 
         Raises DiskFullError when there was no space: every entry from
         `error.from_index` on is dropped (none is durable, none comes back after a
@@ -231,12 +247,11 @@ class Wal:
             with self._stage_lock:
                 staged, self._staged = self._staged, []
             if staged:
-                self._write_all(staged)
+                self._write_all(staged, witness)
             return self.synced_index
 
-    def _write_all(self, staged: list[_Staged]) -> None:
+    def _write_all(self, staged: list[_Staged], witness: bool) -> None:
         started = time.perf_counter_ns()
-        before = self.synced_index
         try:
             while staged:
                 count = self._count_that_fits(staged)
@@ -251,11 +266,11 @@ class Wal:
         except Exception as error:
             raise self._fail(error) from error
         finally:
-            if self.synced_index > before:
+            if witness:
                 self._write_witness()
         self._syncs += 1
         self._sync_ns += time.perf_counter_ns() - started
-        if self._position > self._limit // _SPARE_STARTS_AT:
+        if self._position > self._limit // _SPARE_STARTS_AT and self._spare.is_idle:
             self._spare.start(self._next_segment_bytes(0))
 
     def _count_that_fits(self, staged: list[_Staged]) -> int:
@@ -311,9 +326,10 @@ class Wal:
     def _take_over(self, group: list[_Staged], positions: list[int], end: int, crc: int) -> None:
         """The group is durable: say so."""
         segment = self._segments[-1]
+        written = 0
         for entry, position in zip(group, positions, strict=True):
             segment.mark(entry.index, position)
-        written = sum(layout.entry_bytes(len(entry.body)) for entry in group)
+            written += layout.entry_bytes(len(entry.body))
         self._position, self._parent_crc = end, crc
         self._durable_timestamp_ns = group[-1].timestamp_ns
         self._synced_bytes += written
@@ -385,12 +401,21 @@ class Wal:
         self._failure = error
         return error
 
+    def write_witness(self) -> None:
+        """Note in the witness file what is durable, after a `sync` that left it to the caller."""
+        with self._sync_lock:
+            if self._failure is None:
+                self._write_witness()
+
     def _write_witness(self) -> None:
+        if self._witnessed_index == self.synced_index:
+            return
         assert self._witness is not None
         try:
             self._witness.write(0, [layout.encode_witness(self.synced_index)])
         except DiskFullError:
             return  # an older witness is as true as a newer one
+        self._witnessed_index = self.synced_index
 
     # --- reading ---------------------------------------------------------------
 
@@ -496,6 +521,7 @@ class Wal:
             # The witness may never claim more than the log has.
             self._witness.write(0, [layout.encode_witness(index)])
             self._witness.sync()
+            self._witnessed_index = index
             while self._segments[-1].first_index > index:
                 self._active.close()
                 self._disk.remove(self._segments[-1].path)
@@ -544,6 +570,8 @@ class Wal:
         """Close files. Staged entries are not written."""
         with self._sync_lock:
             self._spare.close()
+            if self._failure is None and self._witness is not None:
+                self._write_witness()
             for file in (self._active, self._witness):
                 if file is not None:
                     file.close()

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from unimeter.storage.disk import DiskFullError
+from unimeter.storage.disk import DiskFullError, FatalStorageError
 from unimeter.storage.wal import Wal
 
 
@@ -61,16 +61,25 @@ class Writer:
         while self._next():
             self._running = True
             try:
-                synced = self._wal.sync()
+                synced = self._wal.sync(witness=False)
             except DiskFullError as error:
                 self._running = False
                 self._on_error(error)
+                self._write_witness()
             except BaseException as error:  # told to the host, which stops the process
                 self._on_error(error)
                 return
             else:
                 self._running = False
                 self._on_synced(synced)
+                self._write_witness()
+
+    def _write_witness(self) -> None:
+        """After the news of the sync, which the clients wait for."""
+        try:
+            self._wal.write_witness()
+        except FatalStorageError as error:
+            self._on_error(error)
 
     def _next(self) -> bool:
         """Wait for a wish, take all that are there; whether to sync."""
