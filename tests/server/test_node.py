@@ -261,7 +261,7 @@ def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
     answers: list[Any] = []
     wal, real = node.wal, getattr(node.wal, where)
 
-    def full(*given: Any) -> int:
+    def full(*given: Any, **_: bool) -> int:
         setattr(wal, where, real)
         wal.full = True
         if where == "sync":
@@ -300,7 +300,7 @@ def test_a_failed_sync_is_final() -> None:
     handlers_done: list[Any] = []
     calls = 0
 
-    def broken() -> int:
+    def broken(**_: bool) -> int:
         nonlocal calls
         calls += 1
         raise FatalStorageError("fdatasync failed")

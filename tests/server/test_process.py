@@ -120,13 +120,13 @@ import sys, os
 from unimeter.storage import wal
 calls = 0
 real = wal.Wal.sync
-def sync(self):
+def sync(self, **options):
     global calls
     calls += 1
     if calls > {after}:
         from unimeter.storage.disk import FatalStorageError
         raise FatalStorageError("fdatasync failed (planted)")
-    return real(self)
+    return real(self, **options)
 wal.Wal.sync = sync
 from unimeter.server.config import load_config
 from unimeter.server.server import serve

@@ -504,7 +504,7 @@ def test_too_many_bytes_in_flight_is_backpressure_until_they_are_durable(tmp_pat
         node.inflight_bytes_max = 100_000
         sync = node.wal.sync
 
-        def slow_disk() -> int:
+        def slow_disk(**_: bool) -> int:
             assert gate.wait(20)
             return sync()
 
