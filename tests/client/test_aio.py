@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -33,9 +34,29 @@ MONTH = current_month()
 Test = Callable[[FakeServer], Coroutine[Any, Any, None]]
 
 
+LOOPS = ["asyncio"] + (["uvloop"] if importlib.util.find_spec("uvloop") else [])
+
+
+@pytest.fixture(params=LOOPS, autouse=True)
+def loop_kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs on both loops: their transports differ in more than speed."""
+    _chosen.append(request.param)
+    yield
+    _chosen.pop()
+
+
+_chosen: list[str] = []
+
+
 def run(test: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine, with asyncio's own checks on."""
-    asyncio.run(asyncio.wait_for(test, 30), debug=True)
+    factory = None
+    if _chosen[-1] == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(debug=_chosen[-1] == "asyncio", loop_factory=factory) as runner:
+        runner.run(asyncio.wait_for(test, 30))
 
 
 def test_the_published_quick_start(fake: FakeServer) -> None:

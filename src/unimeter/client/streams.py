@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from unimeter.client.core import Core, Reply, greeting
 from unimeter.client.retry import RELEASE
@@ -61,8 +62,8 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, not a check: uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         set_options(transport.get_extra_info("socket"))
         self._heard = self._loop.time()
         self.is_open = True
