@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from unimeter.bench.__main__ import main
+from unimeter.bench.lines import SCENARIOS
 from unimeter.bench.load import LoadError
 from unimeter.bench.scenarios import (
-    SCENARIOS,
     Settings,
     check_totals,
     fresh_node,

@@ -9,7 +9,9 @@ of the product and nothing of the product imports it.
     sink.py       a server that counts bytes and nothing else: the generator's ceiling
     node.py       start, kill and stop a node by its own process id
     probe.py      the raw disk: what one fdatasync costs on this machine
-    scenarios.py  one function for each line of the table
+    scenarios.py  one function for each line of the table that needs a node
+    engine.py     the engine alone, in this process
+    lines.py      the table: names of the lines, in order
     rivals.py     Redis and PostgreSQL doing the same exactly-once work
     report.py     figures as a table and as JSON, with machine and commit
     __main__.py   the command line

@@ -16,6 +16,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from unimeter.bench.lines import SCENARIOS
 from unimeter.bench.load import LoadError
 from unimeter.bench.probe import probe_disk
 from unimeter.bench.report import (
@@ -28,7 +29,7 @@ from unimeter.bench.report import (
     write_report,
 )
 from unimeter.bench.rivals import RIVALS, RivalMissingError
-from unimeter.bench.scenarios import SCENARIOS, Settings
+from unimeter.bench.scenarios import Settings
 
 
 def make_parser() -> argparse.ArgumentParser:

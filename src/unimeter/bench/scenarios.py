@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -375,16 +375,3 @@ def measure_ceiling(settings: Settings) -> list[Figure]:
         name = f"generator alone, batch {batch} x 64, depth {depth}"
         figures.append(Figure(name, result.events_per_second, unit))
     return figures
-
-
-SCENARIOS: Final[dict[str, Callable[[Settings], list[Figure]]]] = {
-    "generator": measure_ceiling,
-    "batch500x8": lambda settings: batches(settings, 8, 2e6),
-    "batch500x64": lambda settings: batches(settings, 64, 3e6),
-    "batch1x64": singles,
-    "batch1x1": latency,
-    "query": query_round_trip,
-    "memory-aggregate": memory_per_aggregate_key,
-    "memory-event": memory_per_event_key,
-    "restart": restart,
-}
