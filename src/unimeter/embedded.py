@@ -193,14 +193,15 @@ class Embedded(Surface):
                 time.sleep(min(max(error.retry_after, 0.01), left))
 
     def _guarded(self, work: Callable[[], T]) -> T:
-        """Do `work`; whatever breaks it off in the middle leaves a node that can't be trusted.
+        """Do `work`; a Ctrl-C in its middle leaves a node that can't be trusted.
 
-        A Ctrl-C may come between the log's sync and the totals. What is durable is
-        found again when the directory is opened; this process must not go on with it.
+        It may come between the log's sync and the totals. What is durable is found
+        again when the directory is opened; this process must not go on with it. (An
+        Exception is another matter: the node stops itself where its state is at stake.)
         """
         try:
             return work()
-        except UnimeterError:
+        except Exception:
             raise
         except BaseException as error:
             self._node.failure = self._node.failure or error

@@ -9,9 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unimeter import limits
-from unimeter.client.checks import check_account, check_events, check_metric_code, event_list, fits
+from unimeter.client.checks import (
+    check_account,
+    check_events,
+    check_metric_code,
+    check_schema,
+    event_list,
+    fits,
+)
 from unimeter.errors import InvalidInputError
-from unimeter.types import Event, Outcome, to_ns
+from unimeter.types import (
+    AggType,
+    AlertThreshold,
+    DimensionFilter,
+    Event,
+    MetricSchema,
+    Outcome,
+    to_ns,
+)
 from unimeter.wire.v2_ingest import decode_ingest, encode_ingest
 
 UTC = timezone.utc
@@ -122,3 +137,34 @@ def test_what_is_not_refused_can_be_sent_as_it_is(batch: list[Event]) -> None:
         default = limits.TIMESTAMP_NS_MIN if event.id is None else 0
         expected = default if event.timestamp is None else to_ns(event.timestamp)
         assert row.timestamp_ns == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"agg_type": "count"}, "agg_type must be of type int.*AggType.SUM"),
+        ({"filters": ["region"]}, "DimensionFilter"),
+        ({"filters": [DimensionFilter("r", "eu")]}, "values of 'r' must be a list of str"),
+        ({"filters": None}, "filters must be a list"),
+        ({"thresholds": [AlertThreshold("t", 1.5)]}, "scale"),
+        ({"thresholds": 3}, "thresholds must be a list"),
+        ({"period": 30}, "timedelta"),
+        ({"zone": None}, "zone must be of type str"),
+        ({"code": ""}, "metric_code"),
+    ],
+)
+def test_part_of_a_schema_that_has_another_type_is_named(
+    change: dict[str, object], words: str
+) -> None:
+    schema = MetricSchema("m", AggType.COUNT)
+    for name, value in change.items():
+        setattr(schema, name, value)
+    with pytest.raises(InvalidInputError, match=words):
+        check_schema(schema)
+
+
+def test_every_plain_schema_passes() -> None:
+    for agg_type in AggType:
+        check_schema(MetricSchema("m", agg_type, True, period=timedelta(days=1)))
+    with pytest.raises(InvalidInputError, match="MetricSchema"):
+        check_schema("m")

@@ -22,11 +22,20 @@ wire's fields, and the message would arrive without the line that caused it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from unimeter import limits
 from unimeter.errors import InvalidInputError
-from unimeter.types import Event, Outcome, check_integer, check_utc, from_ns
+from unimeter.types import (
+    AlertThreshold,
+    DimensionFilter,
+    Event,
+    MetricSchema,
+    Outcome,
+    check_integer,
+    check_utc,
+    from_ns,
+)
 
 _UINT64_MAX = 2**64 - 1
 _MOMENT_MIN = from_ns(limits.TIMESTAMP_NS_MIN)
@@ -205,3 +214,46 @@ def check_metric_code(code: object) -> str:
             f"metric_code {code!r} must have 1 to {limits.METRIC_CODE_BYTES_MAX} bytes of UTF-8"
         )
     return code
+
+
+def check_schema(schema: object) -> MetricSchema:
+    """Return `schema` if every part has its type; raise InvalidInputError with the fix if not.
+
+    What the parts may say is the catalog's business; here they only must be
+    such that they can be sent.
+    """
+    if not isinstance(schema, MetricSchema):
+        raise InvalidInputError(
+            f"expected a MetricSchema, not {type(schema).__name__}; "
+            "write MetricSchema('api_calls', AggType.COUNT)"
+        )
+    what = f"metric {check_metric_code(schema.code)!r}"
+    _check_parts(schema.filters, DimensionFilter, f"{what}: filters")
+    _check_parts(schema.thresholds, AlertThreshold, f"{what}: thresholds")
+    for dimension in schema.filters:
+        _check_parts(dimension.values, str, f"{what}: values of {dimension.key!r}")
+        _check_type(dimension.key, str, f"{what}: a dimension's key")
+    for threshold in schema.thresholds:
+        _check_type(threshold.code, str, f"{what}: a threshold's code")
+        check_integer(threshold.value, f"{what}: value of threshold {threshold.code!r}")
+        _check_type(threshold.direction, int, f"{what}: direction of {threshold.code!r}")
+    for name in ("agg_type", "period_type", "resolution", "billing_cycle_day"):
+        _check_type(getattr(schema, name), int, f"{what}: {name}")
+    for name in ("zone", "field_name"):
+        _check_type(getattr(schema, name), str, f"{what}: {name}")
+    if schema.period is not None:
+        _check_type(schema.period, timedelta, f"{what}: period")
+    return schema
+
+
+def _check_parts(parts: object, kind: type, what: str) -> None:
+    if not isinstance(parts, list | tuple):
+        raise InvalidInputError(f"{what} must be a list of {kind.__name__}, not {parts!r}")
+    for part in parts:
+        _check_type(part, kind, f"{what}: each")
+
+
+def _check_type(value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        hint = "; use the package's own names, such as AggType.SUM" if kind is int else ""
+        raise InvalidInputError(f"{what} must be of type {kind.__name__}, not {value!r}{hint}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from unimeter.client.checks import check_account, check_metric_code
+from unimeter.client.checks import check_account, check_metric_code, check_schema
 from unimeter.errors import InvalidInputError, NotFoundError
 from unimeter.types import (
     Account,
@@ -165,13 +165,7 @@ def members(account_id: Account, metric_code: str, at_ns: int) -> Members:
 
 def metric_put(schema: MetricSchema, mode: PutMode) -> MetricPut:
     """The request that creates or changes a metric."""
-    if not isinstance(schema, MetricSchema):
-        raise InvalidInputError(
-            f"expected a MetricSchema, not {type(schema).__name__}; "
-            "write MetricSchema('api_calls', AggType.COUNT)"
-        )
-    check_metric_code(schema.code)
-    return MetricPut(schema, mode)
+    return MetricPut(check_schema(schema), mode)
 
 
 def metric_delete(code: str) -> MetricDelete:
