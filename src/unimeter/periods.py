@@ -384,6 +384,14 @@ class Calendar:
             yield period
             start_ns = period[1]
 
+    def starts(self, start_ns: int, end_ns: int) -> Sequence[int]:
+        """Every instant in ``[start_ns, end_ns)`` at which a period starts, in order."""
+        if self.arithmetic is not None:
+            origin, length = self.arithmetic
+            return range(start_ns + (origin - start_ns) % length, end_ns, length)
+        low = bisect_left(self.boundaries, start_ns)
+        return self.boundaries[low : bisect_left(self.boundaries, end_ns)]
+
     def inner(self, start_ns: int, end_ns: int) -> tuple[int, int]:
         """The largest ``[start, end)`` inside the range made of whole periods.
 

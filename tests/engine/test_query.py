@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-
 from tests.engine.twin import Batch, Twin, event
+
 from unimeter.engine import query
 from unimeter.engine.answers import sweep
 from unimeter.errors import InvalidInputError, NotFoundError
@@ -251,6 +251,22 @@ def test_members_are_counted_from_cells_where_these_know(
         (FEB, FEB + 1),
     ):
         twin.check_everything(7, "m", start, end, ["a"] if dimensions else [])
+
+
+@pytest.mark.parametrize("recurring", [False, True])
+def test_members_of_a_period_that_began_before_2000_are_counted(recurring: bool) -> None:
+    for dimensions in ([], [DimensionFilter("a")]):
+        twin = twin_of(
+            AggType.COUNT_UNIQUE,
+            recurring=recurring,
+            filters=dimensions,
+            period=timedelta(days=73_000),
+            resolution=Resolution.PERIOD,
+        )
+        feed(twin, event(at=JAN, value=1), event(at=JAN, value=2, operation=REMOVE))
+        assert twin.check_total(7, "m", 0, 2**62).count == 1
+        twin.check_everything(7, "m", 0, 2**62, window=3)
+        twin.check_everything(7, "m", JAN, FEB)
 
 
 def test_a_sweep_unites_the_ends_of_all_periods() -> None:

@@ -25,6 +25,7 @@ KERNELS: tuple[str, ...] = (
     "tables",
     "keys",
     "totals",
+    "fold",
     "decode",
     "count",
     "records",

@@ -34,6 +34,7 @@ Filters = Mapping[str, str | Sequence[str]]
 Operation = tuple[int, int, int, bool]
 """timestamp, offset, member, removed; sorts by timestamp, then log order."""
 
+NOT_CHOSEN = -1
 COUNT_UNIQUE = int(AggType.COUNT_UNIQUE)
 REMOVE = int(OperationType.REMOVE)
 
@@ -137,7 +138,8 @@ class Chooser:
     values lets every event in.
     """
 
-    __slots__ = ("_combinations", "_groups", "_positions", "_texts", "_wanted")
+    __slots__ = ("_combinations", "_group_numbers", "_keys", "_positions", "_texts", "_wanted",
+                 "groups", "numbers")  # fmt: skip
 
     def __init__(
         self,
@@ -154,14 +156,17 @@ class Chooser:
             raise InvalidInputError(f"group_by {list(keys)!r} names a dimension twice")
         self._positions = {key: declared.index(key) for key in [*wanted, *keys]}
         self._wanted = {key: values for key, values in wanted.items() if values}
-        self._groups = tuple(keys)
+        self._keys = tuple(keys)
         self._texts = texts
         self._combinations: dict[int, Group | None] = {}
+        self.groups: list[Group] = []  # in the order they were met: a group's number is its place
+        self._group_numbers: dict[Group, int] = {}
+        self.numbers: dict[int, int] = {}  # combination -> number of its group, or NOT_CHOSEN
 
     @property
     def is_plain(self) -> bool:
         """Whether every event is chosen, into one group."""
-        return not self._wanted and not self._groups
+        return not self._wanted and not self._keys
 
     def of_combination(self, number: int) -> Group | None:
         """The group of a combination, or None if it is filtered out."""
@@ -171,12 +176,23 @@ class Chooser:
             self._combinations[number] = self.of_properties(named)
         return self._combinations[number]
 
+    def number(self, combination: int) -> None:
+        """Put a combination into `numbers`, and its group into `groups`."""
+        group = self.of_combination(combination)
+        if group is None:
+            self.numbers[combination] = NOT_CHOSEN
+            return
+        if group not in self._group_numbers:
+            self._group_numbers[group] = len(self.groups)
+            self.groups.append(group)
+        self.numbers[combination] = self._group_numbers[group]
+
     def of_properties(self, properties: Mapping[str, str]) -> Group | None:
         """The group of an event, or None if it is filtered out."""
         for key, values in self._wanted.items():
             if properties.get(key, "") not in values:
                 return None
-        return tuple(properties.get(key, "") for key in self._groups)
+        return tuple(properties.get(key, "") for key in self._keys)
 
 
 def _values(key: str, values: str | Sequence[str]) -> tuple[str, ...]:
@@ -199,7 +215,7 @@ def _check_declared(code: str, declared: Sequence[str], named: Iterable[str]) ->
 class Reading:
     """One account's part of an answer: a value per window and group."""
 
-    __slots__ = ("_calendar", "_chooser", "_is_recurring", "_is_unique", "_operations",
+    __slots__ = ("_calendar", "_chooser", "_is_recurring", "_is_unique", "_members", "_operations",
                  "_starts", "_swept", "_tallies", "edges", "windows")  # fmt: skip
 
     def __init__(
@@ -219,6 +235,7 @@ class Reading:
         self._tallies: dict[tuple[int, Group], Tally] = {}
         self._operations: dict[Group, list[Operation]] = {}
         self._swept: dict[Group, list[AggValue]] = {}
+        self._members: dict[Group, list[int]] = {}
         self.windows = windows
         self.edges: list[tuple[int, int]] = []  # ranges whose events come from the store
 
@@ -259,7 +276,8 @@ class Reading:
 
     def groups(self) -> list[Group]:
         """Every group with something in it, sorted."""
-        return sorted({group for _, group in self._tallies} | set(self._operations))
+        found = {group for _, group in self._tallies}
+        return sorted(found | set(self._operations) | set(self._swept))
 
     def value(self, window: int, group: Group = ()) -> AggValue:
         """The value of a window and group; zeros if there is nothing."""
@@ -272,6 +290,14 @@ class Reading:
             )
         return self._swept[group][window]
 
+    def settle(self, group: Group, values: list[AggValue], members: list[int]) -> None:
+        """Give a group's value per window, and who is present at the end: nothing is missing."""
+        assert self._is_unique and not self.edges and len(values) == len(self.windows)
+        self._swept[group] = values
+        self._members[group] = members
+
     def members(self) -> list[int]:
         """The members active after all operations, ascending."""
+        if () in self._members:
+            return self._members[()]
         return sorted(active(self._operations.get((), [])))

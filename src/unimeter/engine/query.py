@@ -36,8 +36,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from unimeter.engine.answers import COUNT_UNIQUE, Chooser, Filters, Reading
+from unimeter.engine.answers import COUNT_UNIQUE, Chooser, Filters, Group, Reading
 from unimeter.engine.catalog import Metric
+from unimeter.engine.fold import MemberSet, Tallies
 from unimeter.errors import InvalidInputError, NotFoundError
 from unimeter.limits import PAGE_ITEMS_MAX, TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
 from unimeter.periods import Calendar, make_calendar, zone_transitions
@@ -195,7 +196,7 @@ def _periods_used(
     else:
         return starts
     first, after = metric.period.bounds(start_ns)[0], metric.period.bounds(end_ns - 1)[1]
-    cells = _buckets(machine, series, first, after)
+    cells = _buckets(machine, metric, series, first, after)
     return sorted({metric.period.bounds(cell[2])[0] for cell in cells})
 
 
@@ -207,13 +208,14 @@ last offset, chain + 1, sibling + 1, flags, next bucket + 1."""
 
 
 def _buckets(
-    machine: Any, series: int, start_ns: int, end_ns: int, step: int = 0
+    machine: Any, metric: Metric, series: int, start_ns: int, end_ns: int
 ) -> Iterator[Cell]:
     """The series' bucket cells that start in the range, in no order."""
     totals = machine.counter.totals
     head = totals.series_at(series)
-    if step and (end_ns - start_ns) // step < head[6]:
-        for start in range(start_ns, end_ns, step):
+    starts = metric.bucket.starts(start_ns, end_ns)
+    if len(starts) < head[6]:
+        for start in starts:
             row = totals.cell_row(series, 0, start)
             if row >= 0:
                 yield totals.cell_at(row)
@@ -260,59 +262,183 @@ def _settle(machine: Any, metric: Metric, series: int, piece: Window) -> int | C
     return row if starts_inside and newest < piece[1] else Cut.UNKNOWN
 
 
-def _take(machine: Any, reading: Reading, metric: Metric, chooser: Chooser, cell: Cell) -> None:
-    """Add one whole bucket to a reading."""
-    totals = machine.counter.totals
-    window = reading.window_of(cell[2])
-    has_combinations = bool(metric.dimensions)
-    if chooser.is_plain and not (metric.agg == COUNT_UNIQUE and has_combinations):
-        _add_cell(totals, reading, metric.agg, window, (), cell)
-        return
-    link = cell[10]
-    while link:
-        below = totals.cell_at(link - 1)
-        group = chooser.of_combination(below[1])
-        if group is not None:
-            _add_cell(totals, reading, metric.agg, window, group, below)
-        link = below[11]
-
-
-def _add_cell(
-    totals: Any, reading: Reading, agg: int, window: int, group: tuple[str, ...], cell: Cell
-) -> None:
-    if agg != COUNT_UNIQUE:
-        reading.tally(window, group).merge(*cell[3:10])
-        return
-    operations = reading.operations(group)
-    link = cell[10]
-    while link:
-        member, timestamp_ns, offset, removed, _, link = totals.member_at(link - 1)
-        operations.append((timestamp_ns, offset, member, removed))
-
-
 def _read(
-    machine: Any, metric: Metric, series: int, windows: Sequence[Window], chooser: Chooser
+    machine: Any,
+    metric: Metric,
+    series: int,
+    windows: Sequence[Window],
+    chooser: Chooser,
+    wants_members: bool = False,
 ) -> Reading:
     """Read one account's cells for windows that are in order and do not overlap."""
     reading = Reading(metric.agg, metric.recurring, metric.period, windows, chooser)
     if series < 0:
         return reading
-    wanted = list(windows)
+    if metric.agg == COUNT_UNIQUE:
+        cells = _member_cells(machine, metric, series, reading, chooser)
+        if reading.edges:
+            _collect(machine.counter.totals, reading, cells)
+        else:
+            for group, chosen in cells.items():
+                values, members = _sweep(machine.counter.totals, metric, windows, chosen)
+                reading.settle(group, values, members.present() if wants_members else [])
+        return reading
+    for number, window in enumerate(windows):
+        if chooser.is_plain:
+            _sum_plain(machine, metric, series, reading, number, window)
+        else:
+            _sum_chosen(machine, metric, series, reading, number, window, chooser)
+    return reading
+
+
+def _settled(
+    machine: Any, metric: Metric, series: int, reading: Reading, pieces: Iterable[Window]
+) -> Iterator[int]:
+    """Rows of the cut buckets that count whole; the other pieces become edges."""
+    for piece in pieces:
+        settled = _settle(machine, metric, series, piece)
+        if settled is Cut.UNKNOWN:
+            reading.edges.append(piece)
+        elif isinstance(settled, int):
+            yield settled
+
+
+def _sum_plain(
+    machine: Any, metric: Metric, series: int, reading: Reading, number: int, window: Window
+) -> None:
+    """Add all events of a window's whole buckets to its tally."""
+    words = bytearray(_ZEROS)
+    accumulator = memoryview(words).cast("Q")
+    totals = machine.counter.totals
+    (first, last), pieces = _pieces(metric.bucket, *window)
+    if first < last:
+        totals.merge_buckets(series, first, last, _step(metric.bucket), accumulator)
+    for row in _settled(machine, metric, series, reading, pieces):
+        totals.merge_cell(row, accumulator)
+    low, high, count, least, most, latest, timestamp_ns, offset, _ = _ACCUMULATOR.unpack(words)
+    if count:
+        tally = reading.tally(number, ())
+        tally.merge((high << 64) + low, count, least, most, latest, timestamp_ns, offset)
+
+
+def _sum_chosen(
+    machine: Any,
+    metric: Metric,
+    series: int,
+    reading: Reading,
+    number: int,
+    window: Window,
+    chooser: Chooser,
+) -> None:
+    """Add the combinations of a window's whole buckets to the tallies of their groups."""
+    totals = machine.counter.totals
+    (first, last), pieces = _pieces(metric.bucket, *window)
+    links = [cell[10] for cell in _buckets(machine, metric, series, first, last)]
+    rows = _settled(machine, metric, series, reading, pieces)
+    links += [totals.cell_at(row)[10] for row in rows]
+    tallies = Tallies()
+    for link in links:
+        while link:
+            link = tallies.take_chain(totals, link, chooser.numbers)
+            if link:
+                chooser.number(totals.cell_at(link - 1)[1])
+    for group, values in zip(chooser.groups, map(tallies.values, range(tallies.count))):
+        if values[1]:
+            reading.tally(number, group).merge(*values)
+
+
+# --- reading members -----------------------------------------------------------------
+
+
+def _member_cells(
+    machine: Any, metric: Metric, series: int, reading: Reading, chooser: Chooser
+) -> dict[Group, list[Cell]]:
+    """The cells whose members are in question, by group; pieces of cut ones become edges."""
+    totals = machine.counter.totals
+    windows = list(reading.windows)
     if metric.recurring:
         # Who is active depends on everything before; the first window's start cuts nothing.
-        wanted[0] = (TIMESTAMP_NS_MIN, wanted[0][1])
-    for start_ns, end_ns in wanted:
-        (first, last), pieces = _pieces(metric.bucket, start_ns, end_ns)
-        for cell in _buckets(machine, series, first, last, _step(metric.bucket)):
-            _take(machine, reading, metric, chooser, cell)
-        for piece in pieces:
-            settled = _settle(machine, metric, series, piece)
-            if settled is Cut.UNKNOWN:
-                reading.edges.append(piece)
-            elif isinstance(settled, int):
-                cell = machine.counter.totals.cell_at(settled)
-                _take(machine, reading, metric, chooser, cell)
-    return reading
+        windows[0] = (TIMESTAMP_NS_MIN, windows[0][1])
+    found: dict[Group, list[Cell]] = {}
+    for window in windows:
+        (first, last), pieces = _pieces(metric.bucket, *window)
+        buckets = list(_buckets(machine, metric, series, first, last))
+        rows = _settled(machine, metric, series, reading, pieces)
+        buckets += [totals.cell_at(row) for row in rows]
+        for bucket in buckets:
+            for cell in _below(totals, bucket) if metric.dimensions else (bucket,):
+                group = chooser.of_combination(cell[1]) if metric.dimensions else ()
+                if group is not None:
+                    found.setdefault(group, []).append(cell)
+    return found
+
+
+def _below(totals: Any, bucket: Cell) -> Iterator[Cell]:
+    """The combination cells of a bucket."""
+    link = bucket[10]
+    while link:
+        cell: Cell = totals.cell_at(link - 1)
+        yield cell
+        link = cell[11]
+
+
+def _collect(totals: Any, reading: Reading, cells: dict[Group, list[Cell]]) -> None:
+    """Copy the operations of all cells: stored events will come between them."""
+    for group, chosen in cells.items():
+        operations = reading.operations(group)
+        for cell in chosen:
+            link = cell[10]
+            while link:
+                member, timestamp_ns, offset, removed, _, link = totals.member_at(link - 1)
+                operations.append((timestamp_ns, offset, member, removed))
+
+
+def _sweep(
+    totals: Any, metric: Metric, windows: Sequence[Window], cells: list[Cell]
+) -> tuple[list[AggValue], MemberSet]:
+    """As `answers.sweep`, from whole cells: one value per window, and the members at the end.
+
+    A bucket lies in one period, so bucket starts stand for the operations' times.
+    """
+    cells.sort(key=lambda cell: cell[2])
+    # A period may start before 2000, where ranges are cut off.
+    starts = [max(cell[2], TIMESTAMP_NS_MIN) for cell in cells]
+    members = MemberSet()
+    position, count = 0, len(cells)
+    values = []
+    for start_ns, end_ns in windows:
+        members.start_window()
+        newest = (0, 0, 0)
+        while position < count and starts[position] < start_ns:
+            newest = max(newest, _newest(cells[position]))
+            members.take_chain(totals, cells[position][10])
+            position += 1
+        if metric.recurring:
+            first_end = min(metric.period.bounds(start_ns)[1], end_ns)
+            if position == count or starts[position] >= first_end:
+                members.end_period()
+        while position < count and starts[position] < end_ns:
+            period_end = min(metric.period.bounds(starts[position])[1], end_ns)
+            if not metric.recurring:
+                members.start_period()
+            while position < count and starts[position] < period_end:
+                newest = max(newest, _newest(cells[position]))
+                members.take_chain(totals, cells[position][10])
+                position += 1
+            members.end_period()
+        value = AggValue(count=members.found, unique=members.found)
+        if newest[0] >= start_ns:
+            value.last_timestamp, _, value.last_value = newest
+        values.append(value)
+    return values, members
+
+
+def _newest(cell: Cell) -> tuple[int, int, int]:
+    """Timestamp, offset and member of a cell's newest operation."""
+    return cell[8], cell[9], cell[7]
+
+
+# --- edges ---------------------------------------------------------------------------
 
 
 def _joined(pieces: Iterable[Window]) -> list[Window]:
@@ -620,7 +746,7 @@ def plan_members(
     window = max(metric.period.bounds(instant)[0], TIMESTAMP_NS_MIN), after
     chooser = Chooser(metric.schema, None, (), _texts_of(machine, metric))
     series = -1 if at_ns < TIMESTAMP_NS_MIN else _series_of(machine, account, metric)
-    reading = _read(machine, metric, series, [window], chooser)
+    reading = _read(machine, metric, series, [window], chooser, True)
 
     def finish(rows: Iterable[Any]) -> tuple[list[int], bytes]:
         _add_rows(reading, rows)

@@ -209,6 +209,9 @@ class Model:
         """Add the event to the list, and look at each threshold before and after."""
         period = metric.calendar.bounds(event.timestamp_ns)
         events = metric.events.setdefault(account, [])
+        if not metric.schema.thresholds:
+            events.append(event)
+            return
         before = self._side_numbers(metric, events, period)
         events.append(event)
         after = self._side_numbers(metric, events, period)
