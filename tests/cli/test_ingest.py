@@ -86,6 +86,27 @@ def test_lines_without_a_time_keep_the_time_of_the_first_run(
     assert len({event.timestamp for event in meter.stored.values()}) == 1
 
 
+def test_a_sender_killed_in_its_first_batch_sends_the_same_events_again(
+    run: Run, usage: Path
+) -> None:
+    """What SIGKILL leaves behind is the progress file as it is while a batch is sent."""
+    progress = Path(f"{usage}.unimeter-progress")
+    left: list[bytes] = []
+
+    class Killed(FakeMeter):
+        def ingest(self, events):  # type: ignore[no-untyped-def]
+            left.append(progress.read_bytes())
+            return super().ingest(events)
+
+    meter = Killed(loses_reply_of=1)
+    run("ingest", str(usage), *ARGUMENTS, client=meter)
+    progress.write_bytes(left[0])
+    meter.loses_reply_of = None
+    result = run("ingest", str(usage), *ARGUMENTS, "--json", client=meter)
+    assert (result.exit_code, summary(result)["duplicates"]) == (0, 10)
+    assert meter.total() == 5050
+
+
 def test_a_file_that_grew_is_gone_on_with(run: Run, meter: FakeMeter, usage: Path) -> None:
     run("ingest", str(usage), *ARGUMENTS)
     with usage.open("a") as file:
@@ -186,6 +207,25 @@ def test_two_columns_of_one_file_are_two_runs(run: Run, meter: FakeMeter, tmp_pa
     assert meter.total() == 33
 
 
+@pytest.mark.parametrize(
+    "different",
+    [
+        ("--column", "value=b", "--ignore", "a"),
+        ("--property", "kind=b", "--column", "value=a", "--ignore", "b"),
+        ("--account", "2", "--column", "value=a", "--ignore", "b"),
+    ],
+)
+def test_a_run_with_other_columns_account_or_tags_is_another_run(
+    run: Run, meter: FakeMeter, tmp_path: Path, different: tuple[str, ...]
+) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("a,b\n10,1\n20,2\n")
+    first = ("--account", "1", "--metric", "m")
+    run("ingest", str(path), *first, "--column", "value=a", "--ignore", "b")
+    result = run("ingest", str(path), *first, *different, "--json")
+    assert (result.exit_code, summary(result)["stored"]) == (0, 2)
+
+
 def test_a_scale_corrected_later_is_a_conflict_and_not_counted_twice(
     run: Run, meter: FakeMeter, usage: Path
 ) -> None:
@@ -284,9 +324,11 @@ def test_a_line_from_a_slow_pipe_is_sent_without_waiting_for_a_batch_to_fill() -
     run = FileRun(plan, "-", Pipe(reading), meter)
     thread = threading.Thread(target=run.run, args=(lambda: None,))
     thread.start()
-    os.write(writing, b'{"value": 5}\n')
-    assert arrived.wait(10), "the pipe is still open and the line is sent"
-    os.close(writing)
-    thread.join(10)
-    os.close(reading)
+    try:
+        os.write(writing, b'{"value": 5}\n')
+        assert arrived.wait(10), "the pipe is still open and the line is sent"
+    finally:
+        os.close(writing)
+        thread.join(10)
+        os.close(reading)
     assert meter.total() == 5

@@ -112,6 +112,12 @@ def test_a_quote_that_is_never_closed_costs_one_line() -> None:
     assert [(row.line, bool(row.problem)) for row in rows] == [(2, True), (3, False), (4, False)]
 
 
+def test_an_open_quote_does_not_reach_further_than_a_record_may() -> None:
+    rows = read(b'value,note\n1,"open\n' + b"2,x\n" * 300 + b'3,"again\n')
+    assert [row.line for row in rows if row.problem] == [2, 303]
+    assert len(rows) == 302
+
+
 def test_a_head_without_an_account_is_refused_with_the_options_that_name_one() -> None:
     with pytest.raises(InvalidInputError, match="--account"):
         read(b"value\n1\n", fields=Fields(metric="m"))
