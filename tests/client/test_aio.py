@@ -117,7 +117,7 @@ def test_backpressure_is_waited_out_and_then_reported(fake: FakeServer) -> None:
     async def main() -> None:
         async with AsyncClient([fake.address]) as client:
             assert (await client.ingest([Event(1, "m")])).n_stored == 1
-            fake.memory.faults = [wait] * 100
+            fake.memory.faults = [ErrorReply(ErrorCode.BACKPRESSURE, "disk low", 60_000)]
             with pytest.raises(BackpressureError):
                 await client.ingest([Event(1, "m")], timeout=1.0)
 

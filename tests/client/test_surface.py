@@ -10,7 +10,7 @@ import pytest
 
 import unimeter
 from unimeter import AsyncClient, Client
-from unimeter.client.aio import AsyncAlerts, AsyncMetrics
+from unimeter.client.async_surface import AsyncAlerts, AsyncMetrics
 from unimeter.client.surface import Alerts, Metrics, Surface
 
 PUBLISHED = (

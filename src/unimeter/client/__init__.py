@@ -1,14 +1,14 @@
 """The SDK: `Client`, `AsyncClient` and what they share, over protocol version 2.
 
 Read in this order: `core` (every decision, no sockets), `questions` (arguments
-to requests, replies to results), `surface` (the methods of a blocking client),
-then the drivers `blocking` and `aio` and their subscriptions.
+to requests, replies to results), `surface` (the methods; `async_surface` is the
+same with `await`), then the drivers `blocking` and `aio` and their streams.
 
-            surface ──────────┐
-    Client ─┘                 ├─ questions, checks, outcomes
-    AsyncClient ──────────────┘
-      │
-      └─ core: Call ─ retry, routing, sessions
+    surface        <── Client ──────> pool ── transport      alert_stream
+    async_surface  <── AsyncClient ─> streams                subscription
+         │                  │
+         └ questions        └ core: Call ─ retry, routing, sessions
+           checks             outcomes
 
 Nothing here needs anything but the standard library.
 """

@@ -12,7 +12,7 @@ the same to use.
 Every method takes `timeout`, the seconds after which it raises
 `DeadlineExceededError`; None means the client's default. A list method returns
 everything by following pages inside; its `iter_` twin streams them.
-`AsyncClient` in `aio.py` mirrors this file word for word, with `await`.
+`async_surface.py` mirrors this file word for word, with `await`.
 """
 
 from __future__ import annotations
