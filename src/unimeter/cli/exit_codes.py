@@ -34,7 +34,7 @@ class ExitCode(enum.IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "Done. For `ingest`: every line is counted, now or by an earlier run.",
     ExitCode.INTERNAL: "A defect of this program, or an error without a code of its own. `serve`: "
-    "the node stopped itself.",
+    "the node stopped itself. `bench`: a measurement failed.",
     ExitCode.USAGE: "A wrong option, argument, value or range; the message says how to mend it.",
     ExitCode.NOT_FOUND: "No such metric, file or directory.",
     ExitCode.REFUSED: "The node refused: the metric exists with another definition, or an exact "
@@ -42,8 +42,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_COUNTED: "`ingest`: some lines are not counted; each was named on stderr.",
     ExitCode.UNAVAILABLE: "No node answered in time, or it asked to wait. Try again later.",
     ExitCode.DATA: "The data directory is damaged, in use, or belongs to another node or version.",
-    ExitCode.DIFFERENT: "`verify`: totals differ from the stored events, or a checksum is wrong. "
-    "`bench`: a count was wrong.",
+    ExitCode.DIFFERENT: "`verify`: totals differ from the stored events, or a checksum is wrong.",
     ExitCode.LISTEN: "`serve`: the port or address can't be used.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C; `ingest` goes on from there when run again. "
     "(`watch` and `alerts --follow` end with 0: for them it is the end.)",

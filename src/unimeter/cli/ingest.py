@@ -31,7 +31,7 @@ from unimeter.cli.options import (
 )
 from unimeter.cli.output import Form, Sheet, say, write_sheet
 from unimeter.cli.pipe import Pipe
-from unimeter.errors import InvalidInputError
+from unimeter.errors import InvalidInputError, UnimeterError
 from unimeter.limits import EVENTS_PER_BATCH_MAX
 
 COLUMNS = ("file", "lines", "stored", "duplicates", "refused", "skipped")
@@ -216,8 +216,9 @@ def _run_one(run: FileRun) -> None:
     try:
         with _bar(run) as advance:
             run.run(advance)
-    except KeyboardInterrupt:
-        say(f"{run.label}: stopped after line {run.progress.line}; run again to go on there")
+    except (KeyboardInterrupt, UnimeterError) as error:
+        if isinstance(error, KeyboardInterrupt) or error.retryable:
+            say(f"{run.label}: stopped after line {run.progress.line}; run again to go on there")
         raise
     if run.stopped_at:
         say(

@@ -3,7 +3,9 @@
     python -m unimeter.cli.reference docs/reference/cli.md
 
 A test compares the page with what this module makes, so the page can't be
-wrong for long. Help is rendered at a fixed width, whatever the terminal is.
+wrong for long. Help is rendered at a fixed width, whatever the terminal is;
+its layout still differs between releases of click and Python, so the page says
+which made it, and with others the test compares the options only.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -36,10 +39,16 @@ def page() -> str:
     """The whole page."""
     # argparse, which the bench uses, looks at the terminal's width.
     os.environ["COLUMNS"] = str(WIDTH)
-    parts = [HEAD, exit_codes.table(), ""]
+    parts = [HEAD, exit_codes.table(), "", f"<!-- {made_with()} -->", ""]
     for heading, words in _helps():
         parts += [f"## {heading}", "", "```text", words, "```", ""]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def made_with() -> str:
+    """The releases that decide how a help text is laid out."""
+    click_release = ".".join(metadata.version("click").split(".")[:2])
+    return f"made with click {click_release}, Python {sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def _helps() -> Iterator[tuple[str, str]]:

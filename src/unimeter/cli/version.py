@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from importlib import metadata
 
 import click
 
 from unimeter.cli.options import form_options
 from unimeter.cli.output import Form, say, write_record
+from unimeter.version import VERSION
 
 EPILOG = """\b
 Examples:
@@ -30,7 +30,7 @@ def command(form: Form) -> None:
 
     uvloop = importlib.util.find_spec("uvloop")
     record = {
-        "version": _version(),
+        "version": VERSION,
         "kernels": "compiled" if COMPILED else "interpreted",
         "event_loop": "uvloop" if uvloop else "asyncio",
         "python": platform.python_version(),
@@ -39,10 +39,3 @@ def command(form: Form) -> None:
     write_record(record, form)
     if not COMPILED:
         say("kernels run interpreted: with a C compiler, install again to have them compiled")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("unimeter")
-    except metadata.PackageNotFoundError:
-        return "not installed"
