@@ -8,8 +8,8 @@ WORKERS ?= 2
 ARGS ?=
 
 bin := $(VENV)/bin
-# What decides whether the installation has to be made again.
-build_inputs := pyproject.toml setup.py $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+kernels := $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo run test test-interpreted check format bench sim clean
@@ -17,12 +17,12 @@ build_inputs := pyproject.toml setup.py $(wildcard src/unimeter/engine/*.pxd src
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(VENV)/.installed ## build the kernels and install into .venv
+build: $(VENV)/.kernels ## build the kernels and install into .venv
 
-demo: $(VENV)/.installed ## meter 200,000 events through a kill -9 and compare every total
+demo: $(VENV)/.kernels ## meter 200,000 events through a kill -9 and compare every total
 	@$(bin)/python -m unimeter.demo $(ARGS)
 
-run: $(VENV)/.installed ## start a node on ./unimeter-data
+run: $(VENV)/.kernels ## start a node on ./unimeter-data
 	@$(bin)/unimeter serve $(ARGS)
 
 test: $(VENV)/.installed-dev test-interpreted ## run the tests: a part interpreted, then all of them compiled
@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev ## rewrite the source in the house format
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
 
-bench: $(VENV)/.installed ## measure speed and size; figures printed and written to bench-results/
+bench: $(VENV)/.kernels ## measure speed and size; figures printed and written to bench-results/
 	$(bin)/unimeter bench $(ARGS)
 
 sim: $(VENV)/.installed-dev ## the engine against an independent meter, with fresh seeds every time
@@ -58,14 +58,22 @@ $(VENV)/.created: scripts/make_venv
 	@scripts/make_venv $(PYTHON) $(VENV)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.created $(build_inputs)
+# The package is installed without compiling, because pip would compile every kernel again each
+# time; build_ext compiles in place, and only those that changed.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
 	@echo "installing into $(VENV) ..."
-	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@$(pip) 'setuptools>=77' 'Cython>=3.1' wheel
+	@UNIMETER_NO_COMPILE=1 $(pip) --no-build-isolation --editable '.[server]'
+	@touch $@
+
+$(VENV)/.kernels: $(VENV)/.installed $(kernels)
+	@echo "compiling the kernels ..."
+	@$(bin)/python setup.py --quiet build_ext --inplace
 	@$(bin)/python -c "from unimeter.engine import COMPILED; \
 		print('kernels:', 'compiled' if COMPILED else 'interpreted (slower)')"
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml | $(VENV)/.kernels
 	@echo "installing what the tests need into $(VENV) ..."
-	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@UNIMETER_NO_COMPILE=1 $(pip) --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -80,9 +80,13 @@ def kernel_extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    flags = ["/O2"] if os.name == "nt" else ["-O3", "-g0", "-fno-semantic-interposition"]
+    flags = ["-O3", "-g0", "-fno-semantic-interposition", "-Wno-sign-compare"]
     extensions = [
-        Extension(".".join(path.with_suffix("").parts[1:]), [str(path)], extra_compile_args=flags)
+        Extension(
+            ".".join(path.with_suffix("").parts[1:]),
+            [str(path)],
+            extra_compile_args=[] if os.name == "nt" else flags,
+        )
         for path in sources
     ]
     result: list[Extension] = cythonize(
@@ -90,6 +94,7 @@ def kernel_extensions() -> list[Extension]:
         include_path=["src"],
         build_dir="build/cython",
         nthreads=os.cpu_count() or 1,
+        compiler_directives={"show_performance_hints": False},
         quiet=True,
     )
     return result
