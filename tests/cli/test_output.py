@@ -58,8 +58,9 @@ def test_csv_has_a_head_and_quotes_what_needs_it(capsys: pytest.CaptureFixture[s
 
 
 def test_a_table_without_a_terminal_is_plain_and_whole(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     text = printed(capsys, "table", [("x" * 300, 5, None, None, None, None)])
     head, line = text.splitlines()
     assert head.startswith("ACCOUNT") and line.startswith("x" * 300)

@@ -97,6 +97,12 @@ def test_a_series_has_every_window(node: NodeProcess) -> None:
     assert [point["sum"] for point in found[:3]] == [300, 250, 0]
 
 
+def test_a_series_of_a_zone_begins_at_its_midnights(node: NodeProcess) -> None:
+    zone = ("--zone", "Europe/Berlin", "--window", "month")
+    (point,) = json.loads(run(node, "series", "42", "tokens", *NOVEMBER, *zone, "--json"))
+    assert (point["start"], point["sum"]) == ("2026-10-31T23:00:00Z", 550)
+
+
 def test_top_ranks_accounts_and_all_lists_them(node: NodeProcess) -> None:
     assert run(node, "top", "tokens", *NOVEMBER, "--limit", "2", "--csv") == (
         "account,sum,events\n7,900,1\n42,550,3\n"
@@ -240,6 +246,7 @@ def kill_once_some_are_counted(node: NodeProcess) -> None:
     node.kill()
 
 
+@pytest.mark.slow
 def test_a_file_is_counted_once_over_a_kill_of_the_node(tmp_path: Path) -> None:
     """The node dies in the middle; the same command goes on; verify agrees."""
     started = NodeProcess(tmp_path / "node")

@@ -39,7 +39,7 @@ Form = Literal["table", "json", "ndjson", "csv"]
 Row = Sequence[object]
 
 TABLE_WIDTH = 10_000
-"""Columns of an imagined terminal where stdout is not one: nothing is cut or wrapped."""
+"""Columns of an imagined terminal: a real one wraps a long line, but no cell is cut short."""
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,11 @@ def _write_table(sheet: Sheet) -> None:
     if table.row_count == 0:
         say(sheet.empty)
         return
-    is_terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout,
-        width=None if is_terminal else TABLE_WIDTH,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if is_terminal:
-        console.print(table)
+    if sys.stdout.isatty():
+        Console(width=TABLE_WIDTH, highlight=False, soft_wrap=True).print(table)
         return
+    # FORCE_COLOR is meant for terminals that don't look like one; a pipe gets no colours.
+    console = Console(width=TABLE_WIDTH, highlight=False, force_terminal=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
