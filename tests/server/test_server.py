@@ -465,6 +465,26 @@ def test_connections_opened_and_dropped_leave_nothing(tmp_path: Path) -> None:
     serve(tmp_path, body)
 
 
+def test_too_many_connections_leave_the_node_its_files(tmp_path: Path) -> None:
+    async def body(server: Server, client: RawClient) -> None:
+        await client.metric()
+        server.clients.connections_max = 3
+        others = [await RawClient.connect(server.address) for _ in range(5)]
+        while server.node.statistics.closed_too_many < 3:
+            await asyncio.sleep(0.001)
+        assert server.clients.count == 3
+        assert stored((await client.ingest(batch(1)))[0]) == 1
+        for other in others:
+            other.close()
+        while server.clients.count > 1:
+            await asyncio.sleep(0.001)
+        again = await RawClient.connect(server.address)
+        assert stored((await again.ingest(batch(2)))[0]) == 1
+        again.close()
+
+    serve(tmp_path, body)
+
+
 # --- backpressure -------------------------------------------------------------------
 
 

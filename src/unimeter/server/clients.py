@@ -41,8 +41,19 @@ from unimeter.wire.messages import PacketType, PartitionMapReply, PartitionRoute
 
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
+FILES_KEPT = 128  # descriptors that clients may not use up: log, snapshots, HTTP, scans
 LINGER_SECONDS = 0.00015  # a client takes 60 to 120 microseconds to send its next request
 _SLOT_MASK = 2**32 - 1
+
+
+def connections_max() -> int:
+    """How many clients leave the node the files it needs to go on storing."""
+    try:
+        import resource
+    except ImportError:
+        return 2**31
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(16, soft - FILES_KEPT)
 
 
 class Clients:
@@ -56,6 +67,7 @@ class Clients:
         self.buffers = ReadBuffers()
         self.shared = self.buffers.shared
         self.advertise = ""
+        self.connections_max = connections_max()
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._writes: dict[int, Callable[[bytes], Any]] = {}
@@ -80,7 +92,10 @@ class Clients:
         return Connection(self)
 
     def join(self, connection: Connection) -> int:
-        """Give a connection its slot."""
+        """Give a connection its slot; 0 when there are too many."""
+        if len(self._connections) >= self.connections_max:
+            self.node.statistics.closed_too_many += 1
+            return 0
         slot = (self._last_slot + 1) & _SLOT_MASK
         while slot in self._connections or slot == 0:
             slot = (slot + 1) & _SLOT_MASK
@@ -93,6 +108,8 @@ class Clients:
     def leave(self, connection: Connection) -> None:
         """Forget a connection; replies still on their way to it are dropped."""
         slot = connection.slot
+        if not slot:
+            return
         del self._connections[slot], self._writes[slot]
         self._slow.pop(slot, None)
         self._subscriptions.pop(slot, None)

@@ -125,6 +125,8 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self.transport.set_write_buffer_limits(high=OUT_BYTES_HIGH)
         self.slot = self.clients.join(self)
+        if not self.slot:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back everything this connection held."""

@@ -107,6 +107,7 @@ class NodeCollector:
         closed = counter("unimeter_connections_cut", "Closed by the node, by reason", "reason")
         closed.add_metric(["bad_magic"], counts.closed_bad_magic)
         closed.add_metric(["slow_reader"], counts.closed_slow_reader)
+        closed.add_metric(["too_many"], counts.closed_too_many)
         yield closed
 
 

@@ -296,6 +296,7 @@ async def _serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     loop.set_exception_handler(lambda loop, context: on_exception(server, context))
+    _raise_file_limit()
     await server.start()
     _settle_collector()
     say(_startup_line(server))
@@ -322,6 +323,16 @@ def on_exception(server: Server, context: dict[str, Any]) -> None:
     if isinstance(error, AssertionError) and server.failure is None:
         with contextlib.suppress(AttributeError):
             server.node.fail(error)
+
+
+def _raise_file_limit() -> None:
+    """Let as many clients connect as the system allows this process."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _settle_collector() -> None:

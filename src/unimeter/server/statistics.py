@@ -73,6 +73,7 @@ class Statistics:
     connections_closed: int = 0
     closed_bad_magic: int = 0
     closed_slow_reader: int = 0
+    closed_too_many: int = 0
     sync_seconds: Histogram = field(default_factory=lambda: Histogram(SYNC_SECONDS_BOUNDS))
     entry_events: Histogram = field(default_factory=lambda: Histogram(BATCH_EVENTS_BOUNDS))
 

@@ -34,7 +34,7 @@ DISK_REVIEW_SECONDS = 0.2  # how old the knowledge about free space may be
 TICK_SECONDS = 1.0
 RETENTION_SECONDS = 60.0
 _EVENT_BYTES = 40  # of log, about
-LAST_SNAPSHOT_CELLS_MAX = 250_000  # at close: about a tenth of a second's work
+LAST_SNAPSHOT_BYTES_MAX = 128 * 1024 * 1024  # at close: less than a second's work
 
 
 def volume_bytes(path: str) -> int:
@@ -164,7 +164,8 @@ class Upkeep:
         """At close: snapshot if it is cheap, so that the next start has nothing to replay."""
         if self.node.opened.snapshots.busy:
             self._after_snapshot(self.node.opened.snapshots.wait())
-        cells = self.node.machine.statistics()["cells"]
-        if self.log_bytes_since_snapshot and cells <= LAST_SNAPSHOT_CELLS_MAX:
+        sizes = self.node.machine.statistics()
+        state_bytes = sizes["cell_bytes"] + sizes["member_bytes"] + sizes["key_bytes"]
+        if self.log_bytes_since_snapshot and state_bytes <= LAST_SNAPSHOT_BYTES_MAX:
             if self.begin_snapshot(background=False):
                 self._after_snapshot(self.node.opened.snapshots.poll())
