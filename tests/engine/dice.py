@@ -7,7 +7,7 @@ meet, and so that thresholds are crossed again and again.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -41,6 +41,7 @@ class Dice:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.uniques: set[str] = set()
 
     def one(self, *items: Any) -> Any:
         return self.random.choice(items)
@@ -66,7 +67,10 @@ class Dice:
         ]
 
     def schema(self, code: str = "m") -> MetricSchema:
-        agg = self.one(*AggType, AggType.COUNT_UNIQUE)
+        agg = self.one(*AggType, AggType.COUNT_UNIQUE, AggType.COUNT_UNIQUE)
+        self.uniques.discard(code)
+        if agg == AggType.COUNT_UNIQUE:
+            self.uniques.add(code)
         kind = self.one(*PeriodType)
         keys = self.random.sample(["a", "b", "c"], self.one(0, 0, 1, 2, 3))
         return MetricSchema(
@@ -85,18 +89,32 @@ class Dice:
     def row(self, codes: list[str], version: int) -> Any:
         keys = self.random.sample(["a", "b", "d"], self.one(0, 1, 2))
         tags = {key: self.one(*TAGS[version == 1 :]) for key in keys}
-        value = self.random.randrange(0 if version == 1 else -4, 6)
+        code = self.one(*codes)
+        is_unique = code in self.uniques
+        value = self.random.randrange(0 if version == 1 else -2, 6)
         if version == 2 and self.chance(3):
             value = self.one(*EXTREMES)
         return event(
             self.one(*ACCOUNTS[: 2 if version == 1 else 5]),
-            self.one(*codes),
+            code,
             value,
             self.instant() if self.chance(80) else 0,
-            self.one(0, 0, 0, 0, 1, 2),
+            self.one(0, 1, 2, 2) if is_unique else self.one(*[0] * 15, 1),
             self.one("i", "j", "k", "l") if version == 2 and self.chance(30) else None,
             **tags,
         )
+
+    def resent(self, batch: Batch) -> Batch:
+        """The batch again, or with one thing of some rows changed."""
+        if self.chance(30):
+            return batch
+        rows = list(batch.rows)
+        for place in range(len(rows)):
+            name = self.one("", "value", "timestamp_ns", "operation", "properties")
+            if name:
+                other = self.row([rows[place].metric_code], batch.version)
+                rows[place] = replace(rows[place], **{name: getattr(other, name)})
+        return replace(batch, rows=tuple(rows))
 
     def batch(self, codes: list[str], rows: int = 12) -> Batch:
         version = self.one(1, 2, 2)
@@ -138,9 +156,9 @@ def throw(seed: int) -> Twin:
     for step in range(dice.one(3, 6, 12)):
         entry = [dice.batch([*codes, "n", "unknown"]) for _ in range(dice.one(1, 1, 3))]
         if sent and dice.chance(50):
-            entry.append(dice.one(*sent))
+            entry.append(dice.resent(dice.one(*sent)))
         sent += entry
-        twin.ingest(*entry, at=twin.now + dice.one(0, 1, HOUR_NS, 10 * DAY_NS, 36 * DAY_NS))
+        twin.ingest(*entry, at=twin.now + dice.one(0, 1, HOUR_NS, DAY_NS, 35 * DAY_NS, 36 * DAY_NS))
         if dice.chance(15):
             schema = schemas["n"]
             schema.thresholds = [*schema.thresholds, *dice.thresholds(1, f"n{step}")][:8]
