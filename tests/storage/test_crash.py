@@ -11,8 +11,8 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-
 from tests.storage.meter import CALLS, NOW, NOW_NS, PATH, Meter
+
 from unimeter.engine.machine import Machine
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.retention import RetentionPolicy

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from tests.storage.meter import CALLS, NOW, PATH, Meter, small_meter
+
 from unimeter.errors import CorruptionError, DataError, WrongDirectoryError
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.outcomes import read_outcomes

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.storage.meter import CALLS, NOW, PATH, TINY, Meter, small_meter
+
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.storage.disk import FatalStorageError, OsDisk
 from unimeter.storage.memory_disk import MemoryDisk

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-
 from tests.storage.meter import CALLS, NOW, NOW_NS, PATH, START_NS, Meter, small_meter
+
 from unimeter.errors import InvalidInputError, RangeUnavailableError
 from unimeter.storage import retention
 from unimeter.storage.memory_disk import MemoryDisk

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.storage.meter import PATH, Meter
+
 from unimeter.storage.memory_disk import MemoryDisk
 
 PAGE = Path(__file__).parents[2] / "docs" / "internals" / "formats.md"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from tests.storage.test_crash import History
+
 from unimeter.errors import UnimeterError
 from unimeter.storage import layout, tail
 from unimeter.storage.memory_disk import MemoryDisk, MemoryFile

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 import pytest
-
 from tests.storage.meter import NOW, PATH, Meter, small_meter
+
 from unimeter.errors import DirectoryInUseError
 from unimeter.storage.background import Child
 from unimeter.storage.disk import OsDisk

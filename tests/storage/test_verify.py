@@ -6,8 +6,8 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-
 from tests.storage.meter import NOW, PATH, Meter, small_meter
+
 from unimeter.engine.machine import Machine
 from unimeter.engine.records import EventsBody
 from unimeter.errors import DirectoryInUseError, WrongDirectoryError
