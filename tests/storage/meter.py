@@ -94,7 +94,11 @@ class Meter:
         plan = query.plan_total(self.machine, account, code, START_NS, END_NS)
         rows = itertools.chain.from_iterable(
             self.opened.events.rows(
-                edge.account, edge.metric_code, edge.start_ns, edge.end_ns, plan.from_index,
+                edge.account,
+                edge.metric_code,
+                edge.start_ns,
+                edge.end_ns,
+                plan.from_index,
                 plan.position,
             )
             for edge in plan.edges

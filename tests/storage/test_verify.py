@@ -40,7 +40,10 @@ def rich_meter(seed: int = 1, batches: int = 30) -> Meter:
         MetricSchema("seats", AggType.COUNT_UNIQUE, recurring=True),
         MetricSchema("visitors", AggType.COUNT_UNIQUE, filters=model, period_type=PeriodType.DAY),
         MetricSchema(
-            "hourly", AggType.SUM, period_type=PeriodType.CALENDAR, zone="Asia/Kolkata",
+            "hourly",
+            AggType.SUM,
+            period_type=PeriodType.CALENDAR,
+            zone="Asia/Kolkata",
             resolution=Resolution.HOUR,
         ),
     )
@@ -71,9 +74,7 @@ def rich_meter(seed: int = 1, batches: int = 30) -> Meter:
 def test_a_healthy_directory_is_verified(seed: int) -> None:
     meter = rich_meter(seed)
     stages: set[str] = set()
-    report = verify(
-        PATH, lambda stage, done, total: stages.add(stage), meter.opened.disk.clone()
-    )
+    report = verify(PATH, lambda stage, done, total: stages.add(stage), meter.opened.disk.clone())
     assert report.ok, report.problems
     assert report.events == meter.machine.stored > 100
     assert report.totals > 50 and report.snapshots == 2 and report.entries == meter.wal.last_index

@@ -130,7 +130,9 @@ class EventStore:
                 found = read_outcomes(self._disk, self._path(to_index))
                 if found.to_index != to_index or found.cluster_id != cluster_id:
                     raise CorruptionError(
-                        self._path(to_index), 16, f"outcomes up to {to_index} of this cluster",
+                        self._path(to_index),
+                        16,
+                        f"outcomes up to {to_index} of this cluster",
                         f"up to {found.to_index} of cluster {found.cluster_id.hex()}",
                         RESTORE_ADVICE,
                     )

@@ -83,7 +83,9 @@ def _superblock(disk: Disk, path: str) -> Iterator[Row]:
             continue
         version, block = decoded
         yield Row(
-            "superblock", offset, "superblock",
+            "superblock",
+            offset,
+            "superblock",
             f"copy {copy}, sequence {block.sequence}: format {version}, node "
             f"{block.identity.node_id} of cluster {block.identity.cluster_id.hex()}, made "
             f"{_time(block.created_ns)}, term {block.term}, vote {block.vote or 'none'}, "
@@ -111,7 +113,9 @@ def _outcomes(disk: Disk, path: str, file: str, bitmaps: Bitmaps) -> Iterator[Ro
         return
     bitmaps.update(found.bitmaps)
     yield Row(
-        _short(path, file), 0, "outcomes",
+        _short(path, file),
+        0,
+        "outcomes",
         f"entries {found.after + 1} to {found.to_index}: {len(found.bitmaps)} of them have events "
         f"that did not count, no event is later than {_time(found.latest_ns)}",
     )
@@ -124,7 +128,9 @@ def _snapshot(disk: Disk, path: str, file: str) -> Iterator[Row]:
         yield _damage(path, damage)
         return
     yield Row(
-        _short(path, file), 0, "snapshot",
+        _short(path, file),
+        0,
+        "snapshot",
         f"state after entry {head.index} (term {head.term}, {_time(head.timestamp_ns)}), "
         f"{head.state_bytes} bytes, hash {digest}",
     )
@@ -136,7 +142,9 @@ def _log(
     for segment, walk in log.walks():
         name, head = _short(path, segment.path), segment.head
         yield Row(
-            name, 0, "segment",
+            name,
+            0,
+            "segment",
             f"entries from {head.first_index}, {head.segment_bytes} bytes, parent checksum "
             f"{head.parent_crc:08x}",
         )
@@ -154,7 +162,9 @@ def _log(
             continue
         if log.torn_at:
             yield Row(
-                name, walk.position, "torn",
+                name,
+                walk.position,
+                "torn",
                 f"a write of entry {walk.next_index} that never finished; a start cuts it",
             )
         elif walk.limit > walk.position:

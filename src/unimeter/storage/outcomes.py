@@ -108,8 +108,11 @@ def read_outcomes(disk: Disk, path: str) -> Outcomes:
         )
     if zlib.crc32(payload) != payload_crc:
         raise CorruptionError(
-            path, HEADER_BYTES, f"records with checksum {payload_crc:08x}",
-            f"{zlib.crc32(payload):08x}", _ADVICE,
+            path,
+            HEADER_BYTES,
+            f"records with checksum {payload_crc:08x}",
+            f"{zlib.crc32(payload):08x}",
+            _ADVICE,
         )
     bitmaps: Bitmaps = {}
     at = 0

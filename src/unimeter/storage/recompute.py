@@ -76,9 +76,7 @@ class Recount:
         series = (metric.number, row.account)
         start = self._bucket_start(metric, row.timestamp_ns)
         if metric.agg == AggType.COUNT_UNIQUE:
-            operation = (
-                row.timestamp_ns, offset, row.value, row.operation == OperationType.REMOVE
-            )
+            operation = (row.timestamp_ns, offset, row.value, row.operation == OperationType.REMOVE)
             self._operations.setdefault(series, {}).setdefault(start, []).append(operation)
             return
         cell = self._buckets.setdefault(series, {}).setdefault(start, _empty())

@@ -247,8 +247,17 @@ def _load(
         superblock.update(snapshot_index=index)
     snapshots = Snapshotter(disk, path, superblock, wal, events)
     return Opened(
-        disk, path, identity.cluster_id, identity.node_id, machine, wal, events, snapshots,
-        superblock, lock, notes=notes,
+        disk,
+        path,
+        identity.cluster_id,
+        identity.node_id,
+        machine,
+        wal,
+        events,
+        snapshots,
+        superblock,
+        lock,
+        notes=notes,
     )
 
 
@@ -256,8 +265,11 @@ def _check_log(path: str, wal: Wal, current: Superblock) -> None:
     """The log must hold its first entry, or reach back to a snapshot, and up to the newest."""
     if wal.last_index < max(1, current.snapshot_index):
         raise CorruptionError(
-            f"{path}/log", 0, f"entries up to {max(1, current.snapshot_index)}",
-            f"entries up to {wal.last_index}", RESTORE_ADVICE,
+            f"{path}/log",
+            0,
+            f"entries up to {max(1, current.snapshot_index)}",
+            f"entries up to {wal.last_index}",
+            RESTORE_ADVICE,
         )
 
 
@@ -266,7 +278,10 @@ def _restore(machine_class: type[Machine], state: memoryview, path: str) -> Mach
         return machine_class.restore(state)
     except (ValueError, IndexError, struct.error) as error:
         raise CorruptionError(
-            f"{path}/snapshots", 0, "a state this program can read", str(error),
+            f"{path}/snapshots",
+            0,
+            "a state this program can read",
+            str(error),
             "Every checksum is right, so another program wrote it. " + RESTORE_ADVICE,
         ) from error
 

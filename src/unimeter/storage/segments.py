@@ -132,8 +132,11 @@ def open_segment(disk: Disk, path: str, identity: Identity | None) -> Segment:
     if size != head.segment_bytes:
         # The size was durable before the first entry was written: no crash does this.
         raise CorruptionError(
-            path, min(size, head.segment_bytes), f"a file of {head.segment_bytes} bytes",
-            f"{size} bytes", RESTORE_ADVICE,
+            path,
+            min(size, head.segment_bytes),
+            f"a file of {head.segment_bytes} bytes",
+            f"{size} bytes",
+            RESTORE_ADVICE,
         )
     return Segment(path, head)
 

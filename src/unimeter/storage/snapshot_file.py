@@ -77,7 +77,10 @@ def read_snapshot(disk: Disk, path: str) -> tuple[SnapshotHead, memoryview, str]
         size = _file_bytes(head.state_bytes)
         if file.size() != size:
             raise CorruptionError(
-                path, min(size, file.size()), f"a file of {size} bytes", f"{file.size()} bytes",
+                path,
+                min(size, file.size()),
+                f"a file of {size} bytes",
+                f"{file.size()} bytes",
                 _ADVICE,
             )
         state = memoryview(bytearray(head.state_bytes))
@@ -121,8 +124,11 @@ def _read_chunk(file: File, path: str, offset: int, number: int, chunk: memoryvi
     if header != _CHUNK.pack(len(chunk), crc):
         length, found = _CHUNK.unpack(header.ljust(_CHUNK.size, b"\0"))
         raise CorruptionError(
-            path, offset, f"chunk {number}: {len(chunk)} bytes with checksum {crc:08x}",
-            f"{length} bytes with checksum {found:08x}", _ADVICE,
+            path,
+            offset,
+            f"chunk {number}: {len(chunk)} bytes with checksum {crc:08x}",
+            f"{length} bytes with checksum {found:08x}",
+            _ADVICE,
         )
 
 
@@ -133,7 +139,13 @@ def _file_bytes(state_bytes: int) -> int:
 
 def _encode_head(head: SnapshotHead) -> bytes:
     fields = (
-        head.cluster_id, head.index, head.term, head.timestamp_ns, head.state_bytes, CHUNK_BYTES, 0
+        head.cluster_id,
+        head.index,
+        head.term,
+        head.timestamp_ns,
+        head.state_bytes,
+        CHUNK_BYTES,
+        0,
     )
     blank = _HEADER.pack(SNAPSHOT_MAGIC, FORMAT_VERSION, 0, *fields)
     return _HEADER.pack(SNAPSHOT_MAGIC, FORMAT_VERSION, zlib.crc32(blank), *fields)

@@ -172,9 +172,7 @@ class Snapshotter:
         self._child = None
         self._result = self._fail(words) if words else self._succeed()
 
-    def _write(
-        self, index: int, term: int, timestamp_ns: int, buffers: Sequence[Buffer]
-    ) -> None:
+    def _write(self, index: int, term: int, timestamp_ns: int, buffers: Sequence[Buffer]) -> None:
         """Write both files whole and durably (in the child, or inline)."""
         self._events.write_outcomes(self._identity.cluster_id, index)
         size = sum(memoryview(buffer).nbytes for buffer in buffers)
@@ -239,7 +237,11 @@ class Snapshotter:
 
 
 def load_newest(
-    disk: Disk, directory: str, identity: Identity, first_index: int, last_index: int,
+    disk: Disk,
+    directory: str,
+    identity: Identity,
+    first_index: int,
+    last_index: int,
     outcomes_until: int,
 ) -> tuple[SnapshotHead | None, memoryview | None, list[str]]:
     """The newest whole snapshot the log goes on from, and sentences on those passed over.
@@ -253,8 +255,11 @@ def load_newest(
         path = snapshot_path(directory, index)
         if index > last_index:
             raise CorruptionError(
-                f"{directory}/log", 0, f"entries up to {index}, which {path} was made from",
-                f"entries up to {last_index}", "Nothing was changed. Restore the missing segments.",
+                f"{directory}/log",
+                0,
+                f"entries up to {index}, which {path} was made from",
+                f"entries up to {last_index}",
+                "Nothing was changed. Restore the missing segments.",
             )
         if index < first_index - 1:
             break
@@ -269,7 +274,10 @@ def load_newest(
             notes.append(f"{damage} Passed over; kept as {path}.damaged")
     if first_index > 1:
         raise error or CorruptionError(
-            f"{directory}/snapshots", 0, f"a snapshot at entry {first_index - 1} or later", "none",
+            f"{directory}/snapshots",
+            0,
+            f"a snapshot at entry {first_index - 1} or later",
+            "none",
             "The log does not reach back to its first entry. Restore the snapshots from a copy.",
         )
     return None, None, notes
@@ -278,8 +286,11 @@ def load_newest(
 def _check_head(path: str, head: SnapshotHead, index: int, identity: Identity) -> None:
     if head.index != index or head.cluster_id != identity.cluster_id:
         raise CorruptionError(
-            path, 16, f"index {index} of cluster {identity.cluster_id.hex()}",
-            f"index {head.index} of cluster {head.cluster_id.hex()}", "The file was renamed.",
+            path,
+            16,
+            f"index {index} of cluster {identity.cluster_id.hex()}",
+            f"index {head.index} of cluster {head.cluster_id.hex()}",
+            "The file was renamed.",
         )
 
 

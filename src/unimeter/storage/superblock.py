@@ -148,8 +148,11 @@ def read_superblock(disk: Disk, path: str) -> tuple[Superblock, int | None]:
         file.close()
     if len(data) != COPIES * COPY_BYTES:
         raise CorruptionError(
-            path, min(len(data), COPIES * COPY_BYTES), f"a file of {COPIES * COPY_BYTES} bytes",
-            f"{len(data)} bytes" if len(data) < COPIES * COPY_BYTES else "more", RESTORE_ADVICE,
+            path,
+            min(len(data), COPIES * COPY_BYTES),
+            f"a file of {COPIES * COPY_BYTES} bytes",
+            f"{len(data)} bytes" if len(data) < COPIES * COPY_BYTES else "more",
+            RESTORE_ADVICE,
         )
     newest: Superblock | None = None
     bad: list[tuple[int, str]] = []
@@ -165,8 +168,11 @@ def read_superblock(disk: Disk, path: str) -> tuple[Superblock, int | None]:
     if newest is None or len(bad) > 1:
         copy, found = bad[0]
         raise CorruptionError(
-            path, copy * COPY_BYTES, "at most one damaged copy of four", f"{len(bad)}, the first: "
-            f"{found}", RESTORE_ADVICE,
+            path,
+            copy * COPY_BYTES,
+            "at most one damaged copy of four",
+            f"{len(bad)}, the first: {found}",
+            RESTORE_ADVICE,
         )
     return newest, bad[0][0] if bad else None
 

@@ -196,8 +196,9 @@ class _Verification:
                 if self.report.entries % 64 == 0:
                     self.progress("log", min(done, total), total)
                 if entry.index > machine.applied:
-                    self._apply(machine, recount, entry.index, entry.kind, entry.timestamp_ns,
-                                entry.body)
+                    self._apply(
+                        machine, recount, entry.index, entry.kind, entry.timestamp_ns, entry.body
+                    )
         except CorruptionError as damage:
             self.report.say(str(damage))
             self.report.notes.append(f"what follows is checked up to entry {machine.applied}")

@@ -315,8 +315,15 @@ class Wal:
         positions = []
         for entry in group:
             header, crc = layout.encode_entry_header(
-                seed, crc, entry.index, entry.term, synced, entry.timestamp_ns, entry.kind,
-                entry.body, position,
+                seed,
+                crc,
+                entry.index,
+                entry.term,
+                synced,
+                entry.timestamp_ns,
+                entry.kind,
+                entry.body,
+                position,
             )
             buffers += (header, entry.body, layout.entry_tail(crc, len(entry.body)))
             positions.append(position)
@@ -472,8 +479,12 @@ class Wal:
         The last one is the segment being written.
         """
         rows = [
-            (one.first_index, after.first_index - 1, one.head.segment_bytes,
-             after.head.parent_timestamp_ns)
+            (
+                one.first_index,
+                after.first_index - 1,
+                one.head.segment_bytes,
+                after.head.parent_timestamp_ns,
+            )
             for one, after in pairwise(self._segments)
         ]
         if self._segments:
