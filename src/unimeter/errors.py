@@ -107,7 +107,9 @@ class CorruptionError(DataError):
     `path`, `offset` (bytes from the start of the file), `expected`, `found`.
     """
 
-    def __init__(self, path: str, offset: int, expected: object, found: object, advice: str) -> None:
+    def __init__(
+        self, path: str, offset: int, expected: object, found: object, advice: str
+    ) -> None:
         super().__init__(
             f"{path}: damaged at byte {offset}: expected {expected}, found {found}. {advice}"
         )

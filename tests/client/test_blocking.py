@@ -71,8 +71,8 @@ def test_timestamp_is_set_once_before_the_first_attempt(fake: FakeServer) -> Non
     with Client([fake.address]) as client:
         client.ingest([Event(1, "m")])
     first, second = fake.ingests()
-    assert before <= first.rows[0].timestamp_ns <= time.time_ns()
-    assert first.rows == second.rows
+    assert before <= first.default_timestamp_ns <= time.time_ns()
+    assert first == second
 
 
 def test_event_is_left_as_it_was(fake: FakeServer) -> None:

@@ -134,8 +134,7 @@ def test_what_is_not_refused_can_be_sent_as_it_is(batch: list[Event]) -> None:
         assert (row.account, row.metric_code) == (event.account_id, event.metric_code)
         assert (row.value, row.operation, row.id) == (event.value, event.operation_type, event.id)
         assert dict(row.properties) == event.properties
-        default = limits.TIMESTAMP_NS_MIN if event.id is None else 0
-        expected = default if event.timestamp is None else to_ns(event.timestamp)
+        expected = 0 if event.timestamp is None else to_ns(event.timestamp)
         assert row.timestamp_ns == expected
 
 

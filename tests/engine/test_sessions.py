@@ -25,9 +25,7 @@ def reply(position: int, runs: int = 1) -> Reply:
 NOW = 1_700_000_000_000_000_000
 
 
-def count(
-    sessions: Sessions, sequence: int, key: tuple[int, int] = KEY, now_ns: int = NOW
-) -> None:
+def count(sessions: Sessions, sequence: int, key: tuple[int, int] = KEY, now_ns: int = NOW) -> None:
     session = sessions.begin(key, sequence, now_ns)
     assert isinstance(session, Session)
     assert sequence not in session.replies

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unimeter import limits
+from unimeter.engine.decode import FEED_MORE, EntryBuilder
+from unimeter.engine.records import EventsBody
 from unimeter.errors import InvalidInputError
 from unimeter.types import Event, OperationType, Outcome, to_ns
 from unimeter.wire import v2
@@ -58,16 +60,36 @@ def test_every_field_of_an_event_arrives():
     ]
 
 
-def test_the_default_time_fills_only_what_has_none():
+def test_the_default_time_travels_apart_from_the_events():
     batch = [Event(1, "calls"), Event(2, "calls", timestamp=NOON)]
-    rows = v2.decode_ingest(v2.encode_ingest(batch, default_timestamp_ns=99)).rows
-    assert [row.timestamp_ns for row in rows] == [99, to_ns(NOON)]
+    request = v2.decode_ingest(v2.encode_ingest(batch, default_timestamp_ns=99))
+    assert [row.timestamp_ns for row in request.rows] == [0, to_ns(NOON)]
+    assert request.default_timestamp_ns == 99
 
 
-def test_an_event_with_an_id_leaves_its_time_to_the_node():
-    """Sent again later it must be the same event, and not a conflict of two times."""
-    rows = v2.decode_ingest(v2.encode_ingest([Event(1, "calls", id="k")], default_timestamp_ns=99))
-    assert rows.rows[0].timestamp_ns == 0
+def test_a_batch_whose_events_all_have_a_time_sends_no_default():
+    batch = [Event(2, "calls", timestamp=NOON)]
+    assert v2.encode_ingest(batch, default_timestamp_ns=99) == v2.encode_ingest(batch)
+
+
+@pytest.mark.parametrize("ident", [None, "k"])
+def test_the_kernel_gives_an_event_without_time_the_default(ident):
+    builder = EntryBuilder()
+    builder.now_ns = to_ns(NOON)
+    payload = v2.encode_ingest([Event(1, "calls", id=ident)], default_timestamp_ns=to_ns(NOON) - 7)
+    assert builder.feed_payload(2, 1, payload, 0) == FEED_MORE
+    event = EventsBody(builder.seal(to_ns(NOON), 1).body).event(0)
+    assert (event.timestamp_ns, event.refused) == (to_ns(NOON) - 7, 0)
+    assert not event.timestamp_given, "else a resend of the same id would be a conflict"
+
+
+def test_the_kernel_refuses_events_by_a_default_out_of_range():
+    builder = EntryBuilder()
+    assert (
+        builder.feed_payload(2, 1, v2.encode_ingest([Event(1, "c")], default_timestamp_ns=99), 0)
+        == 0
+    )
+    assert EventsBody(builder.seal(1, 1).body).event(0).refused == Outcome.BAD_TIMESTAMP
 
 
 def test_an_event_of_1970_does_not_become_an_event_of_now():
@@ -147,8 +169,8 @@ def test_unknown_columns_and_flags_are_refused():
     payload[COLUMNS_AT] = 32
     with pytest.raises(ProtocolError, match="columns are 0x20"):
         v2.decode_ingest(payload)
-    payload[COLUMNS_AT], payload[28] = 0, 1
-    with pytest.raises(ProtocolError, match="flags are 0x1"):
+    payload[COLUMNS_AT], payload[28] = 0, 2
+    with pytest.raises(ProtocolError, match="flags are 0x2"):
         v2.decode_ingest(payload)
 
 

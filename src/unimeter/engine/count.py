@@ -370,9 +370,7 @@ class Counter:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def project(
-        self, metric: cython.ulonglong, tags: cython.ulonglong
-    ) -> cython.ulonglong:
+    def project(self, metric: cython.ulonglong, tags: cython.ulonglong) -> cython.ulonglong:
         """Look a tag set's values up, one per dimension, and number their combination."""
         at: cython.Py_ssize_t = (cython.cast(cython.Py_ssize_t, metric) - 1) * 48
         count: cython.Py_ssize_t = cython.cast(cython.Py_ssize_t, (self.metrics[at] >> 16) & 0xFF)
@@ -444,7 +442,9 @@ class Counter:
         size: cython.Py_ssize_t
         if tags == 0:
             return -1
-        p = self.text_at(self.n_metrics + self.n_accounts + cython.cast(cython.Py_ssize_t, tags) - 1)
+        p = self.text_at(
+            self.n_metrics + self.n_accounts + cython.cast(cython.Py_ssize_t, tags) - 1
+        )
         pairs = self.body_bytes[p]
         p += 1
         for i in range(pairs):
@@ -634,7 +634,9 @@ class Counter:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def start_of(self, row: cython.Py_ssize_t, which: cython.Py_ssize_t, ts: cython.ulonglong) -> cython.ulonglong:
+    def start_of(
+        self, row: cython.Py_ssize_t, which: cython.Py_ssize_t, ts: cython.ulonglong
+    ) -> cython.ulonglong:
         """Start of the period (`which` 0) or bucket (1) of a metric row that holds `ts`."""
         cached: cython.Py_ssize_t = row + 9 + 2 * which
         at: cython.Py_ssize_t = row + 1 + 4 * which
@@ -758,7 +760,11 @@ class Counter:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def beyond(
-        self, agg: cython.int, cell: cython.Py_ssize_t, limit: cython.ulonglong, falling: cython.bint
+        self,
+        agg: cython.int,
+        cell: cython.Py_ssize_t,
+        limit: cython.ulonglong,
+        falling: cython.bint,
     ) -> cython.bint:
         """Whether the total of `cell` is on the firing side of a threshold."""
         at: cython.Py_ssize_t = 12 * cell
@@ -868,7 +874,9 @@ class Counter:
             side = cython.cast(cython.ulonglong, 1) << (8 + k)
             fired = cython.cast(cython.ulonglong, 1) << k
             how = self.metrics[metric + 30 + 2 * k]
-            if not self.beyond(agg, total, self.metrics[metric + 29 + 2 * k], ((how >> 1) & 1) != 0):
+            if not self.beyond(
+                agg, total, self.metrics[metric + 29 + 2 * k], ((how >> 1) & 1) != 0
+            ):
                 flags &= ~side & M64
                 continue
             if flags & side:

@@ -669,6 +669,7 @@ class EntryBuilder:
         out: cython.Py_ssize_t
         account: cython.ulonglong
         ts: cython.ulonglong
+        default: cython.ulonglong
         reason: cython.ulonglong
         flags: cython.ulonglong
         op: cython.ulonglong
@@ -682,12 +683,18 @@ class EntryBuilder:
         accounts = load16(data, p + 34)
         tags = load16(data, p + 36)
         columns = load16(data, p + 38)
-        if load32(data, p + 28) != 0 or columns > 31:
+        if load32(data, p + 28) > 1 or columns > 31:
             return _MALFORMED
         if metrics > n or accounts > n or tags > n:
             return _MALFORMED
         # First pass: find every table and column, and check that they fit exactly.
         tables = p + 40
+        default = self.now_ns
+        if load32(data, p + 28):
+            if length < 48:
+                return _MALFORMED
+            default = load64(data, p + 40)
+            tables = p + 48
         q = self.skip_strings(data, tables, end, metrics + accounts)
         if q < 0:
             return _MALFORMED
@@ -772,11 +779,11 @@ class EntryBuilder:
                     flags = 0
             ts = load64(data, at_ts + 8 * i) if columns & 1 else 0
             if ts == 0:
-                ts = self.now_ns
+                ts = default
             else:
                 flags |= 2
-                if (ts < _TS_MIN or ts >= _TS_MAX) and reason == 0:
-                    reason = 12
+            if (ts < _TS_MIN or ts >= _TS_MAX) and reason == 0:
+                reason = 12
             op = data[at_op + i] if columns & 4 else 0
             if op > 2:
                 op = 3
@@ -844,7 +851,9 @@ class EntryBuilder:
             self.session_count,
             0,
         )
-        requests = memoryview(bytearray(self.request_words.view[: 3 * self.request_count])).cast("Q")
+        requests = memoryview(bytearray(self.request_words.view[: 3 * self.request_count])).cast(
+            "Q"
+        )
         strings = self.string_words.view
         body = b"".join(
             (

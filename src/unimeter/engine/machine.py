@@ -91,9 +91,7 @@ class Machine:
             self.counter.build_periods(metric.number, metric.agg)
 
     def _has_period_cells(self, number: int) -> bool:
-        return number < self.counter.metric_count and bool(
-            self.counter.metric_flags(number) & 2
-        )
+        return number < self.counter.metric_count and bool(self.counter.metric_flags(number) & 2)
 
     def _set_metric(self, metric: Metric) -> None:
         unique = metric.agg == AggType.COUNT_UNIQUE

@@ -16,7 +16,6 @@ import cython
 from unimeter.engine.memory import Words
 
 
-
 class EventRow(NamedTuple):
     """One event as it stands in the log; `refused` is 0 or the reason it was malformed."""
 
@@ -54,18 +53,10 @@ def pick(
     meta: cython.ulonglong
     metric: cython.Py_ssize_t
     for i in range(count):
-        if (
-            words[at + 1] >= start
-            and words[at + 1] < end
-            and (kind == 2 or words[at] == account)
-        ):
+        if words[at + 1] >= start and words[at + 1] < end and (kind == 2 or words[at] == account):
             meta = words[at + 3]
             metric = cython.cast(cython.Py_ssize_t, meta & 0xFFFF)
-            if (
-                (meta >> 56) == 0
-                and (kind == 2 or ((meta >> 50) & 1) == kind)
-                and wanted[metric]
-            ):
+            if (meta >> 56) == 0 and (kind == 2 or ((meta >> 50) & 1) == kind) and wanted[metric]:
                 out[found] = cython.cast(cython.ulonglong, i)
                 found += 1
         at += 4

@@ -66,9 +66,7 @@ class Index:
     def touch(self, tag: cython.ulonglong) -> cython.ulonglong:
         """The word in a tag's first slot: brings it into the cache, and is a likely row + 1."""
         return self.slots[
-            cython.cast(
-                cython.Py_ssize_t, (tag * cython.cast(cython.ulonglong, self.size)) >> 32
-            )
+            cython.cast(cython.Py_ssize_t, (tag * cython.cast(cython.ulonglong, self.size)) >> 32)
         ]
 
     def following(self, tag: cython.ulonglong) -> cython.Py_ssize_t:

@@ -102,9 +102,7 @@ class Totals:
                 self.members = self.member_words.view
 
     # --- bringing rows into the cache ------------------------------------------------
-    def series_tag(
-        self, account: cython.ulonglong, metric: cython.ulonglong
-    ) -> cython.ulonglong:
+    def series_tag(self, account: cython.ulonglong, metric: cython.ulonglong) -> cython.ulonglong:
         return spread(account ^ self.seed, metric) >> 32
 
     @cython.boundscheck(False)

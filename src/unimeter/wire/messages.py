@@ -154,13 +154,17 @@ class IngestRow:
 
 @dataclass(slots=True)
 class Ingest:
-    """A batch. A session of (0, 0) means none: then a retry may be counted twice."""
+    """A batch. A session of (0, 0) means none: then a retry may be counted twice.
+
+    `default_timestamp_ns` is what events without a timestamp get; 0 leaves it to the node.
+    """
 
     rows: list[IngestRow]
     session_hi: int = 0
     session_lo: int = 0
     sequence: int = 0
     is_sync: bool = True
+    default_timestamp_ns: int = 0
 
 
 @dataclass(slots=True)

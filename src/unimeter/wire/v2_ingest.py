@@ -5,8 +5,9 @@ request is written by the SDK for every batch, so it is built from whole
 columns with ``struct`` and dictionaries and does little per event. It is read
 here only by tests, tools and examples: the node's decode kernel reads it on its own.
 
-    session_hi u64 | session_lo u64 | sequence u64 | events u32 | flags u32 = 0
+    session_hi u64 | session_lo u64 | sequence u64 | events u32 | flags u32
     metrics u16 | accounts u16 | tagsets u16 | columns u16
+    [default timestamp i64]  with flag 1: what events without a timestamp get
     tables    metrics, string accounts: text8 each; tagsets: u8 pairs, (text8, text8) each
     columns   account u64 | value i64 | [timestamp i64] | metric u16 | [tagset u16]
               | [operation u8] | [account kind u8] | [id length u8] | [id bytes]
@@ -42,11 +43,13 @@ HAS_OPERATIONS: Final = 4
 HAS_IDS: Final = 8
 HAS_ACCOUNT_KINDS: Final = 16
 _COLUMNS_KNOWN: Final = 31
+HAS_DEFAULT_TIMESTAMP: Final = 1  # a flag, not a column
 
 REPLY_IS_REMEMBERED: Final = 1
 REPLY_IS_INCOMPLETE: Final = 2
 
 _HEAD: Final = struct.Struct("<QQQIIHHHH")
+_DEFAULT: Final = struct.Struct("<q")
 _REPLY: Final = struct.Struct("<QIIIHH")
 _RUN: Final = struct.Struct("<I")
 _RUN_LENGTH_MAX: Final = 2**24 - 1
@@ -67,6 +70,7 @@ class Columns:
     properties: Sequence[Pairs] | None = None
     operations: Sequence[int] | None = None
     ids: Sequence[str | None] | None = None
+    default_timestamp_ns: int = 0  # for those without; 0 leaves it to the node
 
 
 def encode_ingest(
@@ -79,11 +83,11 @@ def encode_ingest(
 ) -> bytes:
     """The payload of an INGEST request.
 
-    `default_timestamp_ns` is written for events without a timestamp; a client
-    sets it once, before the first attempt, so that a retry is the same bytes.
-    An event with an id is left without: the node sets the time when it counts
-    it, and the same event sent again later is a duplicate, where a time of its
-    own would make it another event of the same id, a conflict.
+    `default_timestamp_ns` is for events without a timestamp. A client sets it
+    once, before the first attempt, so that a retry is the same bytes. It travels
+    once per batch and apart from the events, because it is not part of what an
+    event is: one with an id that is sent again later is a duplicate, where a
+    time of its own would make it another event of the same id, a conflict.
     """
     return encode_columns(
         _columns_of_events(events, default_timestamp_ns), session_hi, session_lo, sequence
@@ -101,6 +105,7 @@ def encode_ingest_request(request: Ingest) -> bytes:
         properties=[row.properties for row in rows],
         operations=[row.operation for row in rows],
         ids=[row.id for row in rows],
+        default_timestamp_ns=request.default_timestamp_ns,
     )
     return encode_columns(columns, request.session_hi, request.session_lo, request.sequence)
 
@@ -146,9 +151,13 @@ def _pack(columns: Columns, count: int, session_hi: int, session_lo: int, sequen
         | HAS_ACCOUNT_KINDS * bool(kinds)
     )
     tables = (len(metrics), len(account_table), len(tagsets))
+    default = b""
+    if columns.default_timestamp_ns and not (timestamps and all(timestamps)):
+        default = _DEFAULT.pack(columns.default_timestamp_ns)
     return b"".join(
         (
-            _HEAD.pack(session_hi, session_lo, sequence, count, 0, *tables, flags),
+            _HEAD.pack(session_hi, session_lo, sequence, count, bool(default), *tables, flags),
+            default,
             _encode_texts(metrics, "metric code"),
             _encode_texts(account_table, "account"),
             _encode_tagsets(tagsets),
@@ -181,15 +190,11 @@ def _columns_of_events(events: Sequence[Event], default_timestamp_ns: int) -> Co
         accounts=[event.account_id for event in events],
         metric_codes=[event.metric_code for event in events],
         values=values,
-        timestamps_ns=[
-            _given_ns(event)
-            if event.timestamp is not None
-            else (default_timestamp_ns if event.id is None else 0)
-            for event in events
-        ],
+        timestamps_ns=[0 if event.timestamp is None else _given_ns(event) for event in events],
         properties=[tuple(event.properties.items()) for event in events],
         operations=[event.operation_type for event in events],
         ids=[event.id for event in events],
+        default_timestamp_ns=default_timestamp_ns,
     )
 
 
@@ -288,12 +293,15 @@ def decode_ingest(payload: Buffer, is_sync: bool = True) -> Ingest:
     head = reader.unpack(_HEAD, "ingest head")
     session_hi, session_lo, sequence, count, flags, metric_count, account_count = head[:7]
     tagset_count, columns = head[7:]
-    if flags:
-        raise ProtocolError(f"ingest flags are {flags:#x}; expected 0")
+    if flags & ~HAS_DEFAULT_TIMESTAMP:
+        raise ProtocolError(f"ingest flags are {flags:#x}; expected 0 or 1")
     if columns & ~_COLUMNS_KNOWN:
         raise ProtocolError(f"ingest columns are {columns:#x}; bits above {_COLUMNS_KNOWN:#x} set")
     if max(metric_count, account_count, tagset_count) > count:
         raise ProtocolError(f"a table has more entries than the {count} events of the batch")
+    default = 0
+    if flags & HAS_DEFAULT_TIMESTAMP:
+        (default,) = reader.unpack(_DEFAULT, "default timestamp")
     metrics = [reader.text8("metric code") for _ in range(metric_count)]
     accounts = [reader.text8("account") for _ in range(account_count)]
     tagsets = [_decode_tagset(reader) for _ in range(tagset_count)]
@@ -322,7 +330,7 @@ def decode_ingest(payload: Buffer, is_sync: bool = True) -> Ingest:
         for i in range(count)
     ]
     reader.finish()
-    return Ingest(rows, session_hi, session_lo, sequence, is_sync)
+    return Ingest(rows, session_hi, session_lo, sequence, is_sync, default)
 
 
 def _column(reader: Reader, letter: str, count: int, is_there: int, what: str) -> Sequence[int]:
