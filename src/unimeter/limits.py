@@ -32,6 +32,7 @@ DIMENSION_VALUE_BYTES_MAX: Final = PROPERTY_VALUE_BYTES_MAX
 THRESHOLDS_PER_METRIC_MAX: Final = 8  # one byte of flags each in a cell
 THRESHOLD_CODE_BYTES_MAX: Final = 32  # v1's field width
 COMBINATIONS_MAX: Final = 4_000_000  # distinct dimension combinations, all metrics together
+COMBINATION_TEXTS_MAX: Final = 16_384  # kept decoded for each metric's queries, 300 bytes each
 CYCLE_DAY_MIN: Final = 1
 CYCLE_DAY_MAX: Final = 28  # every month has a 28th
 PERIOD_NS_MIN: Final = 60 * 10**9  # one minute: shorter periods are a rate, not a bill

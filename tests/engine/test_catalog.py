@@ -212,15 +212,20 @@ def test_utc_has_no_transitions() -> None:
 # --- putting ------------------------------------------------------------------
 
 
-def test_create_twice_is_refused_put_twice_is_fine() -> None:
+def test_the_same_definition_again_is_fine_in_every_mode() -> None:
     catalog = Catalog()
     assert put(catalog, CALLS, CREATE) == (OK, "")
-    code, words = put(catalog, CALLS, CREATE, 2)
-    assert code == ALREADY_EXISTS and "'api_calls'" in words
     before = catalog.encode()
-    assert put(catalog, CALLS, PUT, 3) == (OK, "")
-    assert put(catalog, CALLS, UPDATE, 4) == (OK, "")
+    for index, mode in enumerate((CREATE, PUT, UPDATE)):
+        assert put(catalog, CALLS, mode, index + 2) == (OK, "")
     assert catalog.encode() == before
+
+
+def test_create_of_another_definition_is_refused_even_where_a_change_would_not_be() -> None:
+    catalog = Catalog()
+    put(catalog, CALLS)
+    code, words = put(catalog, replace(CALLS, field_name="other"), CREATE, 2)
+    assert code == ALREADY_EXISTS and "'api_calls'" in words
 
 
 def test_update_of_nothing_is_refused() -> None:

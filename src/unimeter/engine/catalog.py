@@ -63,7 +63,7 @@ from unimeter.types import (
 )
 
 PUT: Final = 0  # create, or change compatibly
-CREATE: Final = 1  # refuse if there is one already
+CREATE: Final = 1  # refuse if there is another one already
 UPDATE: Final = 2  # refuse if there is none
 
 # The numbers of wire.messages.ErrorCode, which the engine may not import.
@@ -483,6 +483,7 @@ class Metric:
         "buckets_are_periods",
         "code",
         "code_bytes",
+        "combination_texts",
         "created_index",
         "deleted_index",
         "dimensions",
@@ -497,6 +498,8 @@ class Metric:
     bucket: Calendar
     period: Calendar
     dimensions: list[tuple[bytes, tuple[bytes, ...]]]
+    combination_texts: dict[int, tuple[str, ...]]
+    """Values of combinations by number, which never change: queries keep them here."""
     thresholds: list[tuple[str, int, bool, int]]
 
     def __init__(
@@ -511,6 +514,7 @@ class Metric:
         self.transitions = transitions
         self.created_index = created_index
         self.deleted_index = 0
+        self.combination_texts = {}
         self.period = make_calendar(
             schema.period_type, schema.billing_cycle_day, _schema_period_ns(schema), transitions
         )
@@ -576,7 +580,10 @@ class Catalog:
 
     def _change(self, metric: Metric, mode: int, schema: MetricSchema) -> Refusal:
         if mode == CREATE:
-            return ALREADY_EXISTS, f"there is already a metric {schema.code!r}"
+            # Creating the same again changes nothing: a program may do it at every start.
+            if schema == metric.schema:
+                return _DONE
+            return ALREADY_EXISTS, f"there is already a metric {schema.code!r}, defined otherwise"
         try:
             check_change(metric.schema, schema)
             merged = _merged(metric.schema, schema)

@@ -31,6 +31,35 @@ _ROOM = 256  # members made room for at a time
 NOT_CHOSEN = -1
 
 
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def chains(
+    totals: Totals,
+    series: cython.Py_ssize_t,
+    start: cython.ulonglong,
+    end: cython.ulonglong,
+    step: cython.ulonglong,
+) -> list[int]:
+    """Links of what hangs below the buckets that start in [start, end), as `merge_buckets` goes."""
+    links: list[int] = []
+    row: cython.Py_ssize_t
+    at: cython.ulonglong = start
+    if step and (end - start) // step < totals.series[5 * series + 4]:
+        while at < end:
+            row = totals.find_cell(series, 0, at, False)
+            if row >= 0:
+                links.append(totals.cells[12 * row + 10] & _LOW32)
+            at += step
+        return links
+    row = cython.cast(cython.Py_ssize_t, totals.series[5 * series + 2] & _LOW32) - 1
+    while row >= 0:
+        at = totals.cells[12 * row + 1]
+        if start <= at and at < end:
+            links.append(totals.cells[12 * row + 10] & _LOW32)
+        row = cython.cast(cython.Py_ssize_t, totals.cells[12 * row + 11] >> 32) - 1
+    return links
+
+
 @cython.final
 @cython.cclass
 class Tallies:

@@ -38,9 +38,14 @@ from typing import Any, Generic, TypeVar
 
 from unimeter.engine.answers import COUNT_UNIQUE, Chooser, Filters, Group, Reading
 from unimeter.engine.catalog import Metric
-from unimeter.engine.fold import MemberSet, Tallies
+from unimeter.engine.fold import MemberSet, Tallies, chains
 from unimeter.errors import InvalidInputError, NotFoundError
-from unimeter.limits import PAGE_ITEMS_MAX, TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
+from unimeter.limits import (
+    COMBINATION_TEXTS_MAX,
+    PAGE_ITEMS_MAX,
+    TIMESTAMP_NS_MAX,
+    TIMESTAMP_NS_MIN,
+)
 from unimeter.periods import Calendar, make_calendar, zone_transitions
 from unimeter.types import Account, AccountTotal, AggType, AggValue, PeriodType
 
@@ -148,13 +153,19 @@ def _account_of(machine: Any, account: int, metric_word: int) -> Account:
 def _texts_of(machine: Any, metric: Metric) -> Callable[[int], tuple[str, ...]]:
     """A function from a combination's number to the values of the metric's dimensions."""
     counter = machine.counter
+    known = metric.combination_texts
 
     def texts(number: int) -> tuple[str, ...]:
-        words = memoryview(counter.combinations.text(number)).cast("I")
-        assert len(words) == 1 + len(metric.dimensions), "a combination has a value per dimension"
-        return tuple(
-            bytes(counter.values.text(value)).decode() if value else "" for value in words[1:]
-        )
+        found = known.get(number)
+        if found is None:
+            words = memoryview(counter.combinations.text(number)).cast("I")
+            assert len(words) == 1 + len(metric.dimensions), "a combination has a value per key"
+            found = tuple(
+                bytes(counter.values.text(value)).decode() if value else "" for value in words[1:]
+            )
+            if len(known) < COMBINATION_TEXTS_MAX:
+                known[number] = found
+        return found
 
     return texts
 
@@ -333,7 +344,7 @@ def _sum_chosen(
     """Add the combinations of a window's whole buckets to the tallies of their groups."""
     totals = machine.counter.totals
     (first, last), pieces = _pieces(metric.bucket, *window)
-    links = [cell[10] for cell in _buckets(machine, metric, series, first, last)]
+    links = chains(totals, series, first, last, _step(metric.bucket)) if first < last else []
     rows = _settled(machine, metric, series, reading, pieces)
     links += [totals.cell_at(row)[10] for row in rows]
     tallies = Tallies()
