@@ -81,7 +81,8 @@ def _stand_in() -> ModuleType:
     module.nogil = _NoGil()
     module.cast = lambda kind, value: kind(value)
     module.declare = lambda kind, value=0: value
-    return module
+    stand_in: ModuleType = module
+    return stand_in
 
 
 class _CImports(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from tests.wire.examples import EXAMPLES
+
 from unimeter import limits
 from unimeter.demo.process import NodeProcess
 from unimeter.types import AggType, Event, MetricSchema, from_ns

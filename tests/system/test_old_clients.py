@@ -8,8 +8,8 @@ where an answer has no room, at once or from a worker.
 from __future__ import annotations
 
 import pytest
-
 from tests.system.test_garbage import DAY, NOON, Line
+
 from unimeter.types import AggType, AlertThreshold, DimensionFilter, Event, MetricSchema
 from unimeter.wire import v1, v2
 from unimeter.wire.messages import (

@@ -14,6 +14,7 @@ from itertools import groupby
 from unittest import mock
 
 from tests.wire.examples import Example
+
 from unimeter.wire import codec, v2_ingest, v2_replies, v2_requests
 
 BYTES_PER_LINE = 16

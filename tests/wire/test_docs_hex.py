@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tests.wire import hexdump
 from tests.wire.examples import EXAMPLES, Example
+
 from unimeter.types import Outcome
 from unimeter.wire import framer
 from unimeter.wire.messages import ErrorCode, PacketType, Status

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import unimeter
 from tests.wire import strategies
 from tests.wire.feeding import NOW_NS, SLOT, Twin, transcript
+
+import unimeter
 from unimeter import limits
 from unimeter.engine import COMPILED, decode
 from unimeter.engine.records import EventsBody

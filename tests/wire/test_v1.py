@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.wire import strategies
 from tests.wire.examples import EXAMPLES
+
 from unimeter.errors import InvalidInputError
 from unimeter.types import (
     AggType,

@@ -7,9 +7,9 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.wire import strategies
 from tests.wire.examples import EXAMPLES
+
 from unimeter.errors import InvalidInputError
 from unimeter.types import AggType, MetricSchema
 from unimeter.wire import v2

@@ -172,7 +172,7 @@ class Machine:
         head = words(MAGIC, self.applied, self.timestamp_ns, self.next_offset)
         head += words(self.events, self.stored, self.duplicates, self.refused)
         head += (self.cluster_id or bytes(16)) + (self.hash_key or bytes(16))
-        tables = self.counter.dump()
+        tables: list[memoryview] = self.counter.dump()
         return [head, padded(self.catalog.encode()), padded(self.sessions.encode()), *tables]
 
     @classmethod
