@@ -16,6 +16,7 @@ outcome; a bad entry is our own fault and fails an assertion.
 from __future__ import annotations
 
 import hashlib
+from typing import cast
 
 from unimeter.engine import entries
 from unimeter.engine.applied import Applied, reply_of
@@ -172,7 +173,7 @@ class Machine:
         head = words(MAGIC, self.applied, self.timestamp_ns, self.next_offset)
         head += words(self.events, self.stored, self.duplicates, self.refused)
         head += (self.cluster_id or bytes(16)) + (self.hash_key or bytes(16))
-        tables: list[memoryview] = self.counter.dump()
+        tables = cast("list[bytes | memoryview]", self.counter.dump())
         return [head, padded(self.catalog.encode()), padded(self.sessions.encode()), *tables]
 
     @classmethod
