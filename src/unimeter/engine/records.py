@@ -141,7 +141,10 @@ class EventsBody:
     def select(
         self, account: int | str | None, metric_code: str | None, start_ns: int, end_ns: int
     ) -> list[int]:
-        """Numbers of the well-formed events of an account, a metric, ``[start, end)``; None = any."""
+        """Numbers of the well-formed events of an account, a metric and ``[start, end)``.
+
+        None stands for any account or metric.
+        """
         kind, key = 2, 0
         if isinstance(account, str):
             name = account.encode()
