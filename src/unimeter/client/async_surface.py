@@ -307,7 +307,7 @@ class AsyncMetrics:
         self._surface = surface
 
     async def create(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
-        """Create a metric; creating the same again is fine, another of that code an AlreadyExistsError."""
+        """Create a metric. The same again is fine, another of that code AlreadyExistsError."""
         try:
             await self._put(schema, PutMode.CREATE, timeout)
         except CreatedInDoubtError:

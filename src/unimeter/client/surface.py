@@ -348,7 +348,7 @@ class Metrics:
         self._surface = surface
 
     def create(self, schema: MetricSchema, *, timeout: float | None = None) -> None:
-        """Create a metric; creating the same again is fine, another of that code an AlreadyExistsError."""
+        """Create a metric. The same again is fine, another of that code AlreadyExistsError."""
         try:
             self._put(schema, PutMode.CREATE, timeout)
         except CreatedInDoubtError:
