@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -43,13 +44,23 @@ class LoopHost(InlineHost):
     def __init__(self) -> None:
         super().__init__()
         self.due: list[Callable[[], None]] = []
+        self.posts: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self.error: BaseException | None = None
 
     def soon(self, callback: Callable[[], None]) -> None:
         self.due.append(callback)
 
+    def post(self, callback: Callable[..., None], *args: Any) -> None:
+        self.posts.put((callback, *args))
+
     def failed(self, error: BaseException) -> None:
         self.error = error
+
+    def run_posts(self, node: Node) -> None:
+        """What the threads have told, until the apply thread has nothing left to tell."""
+        while node._applying or not self.posts.empty():
+            callback, *args = self.posts.get(timeout=20)
+            callback(*args)
 
     def turn(self) -> None:
         due, self.due = self.due, []
@@ -77,6 +88,8 @@ class HandWriter:
             self.node._failed_in_thread(error)
         else:
             self.node._synced_in_thread(synced)
+        assert isinstance(self.node.host, LoopHost)
+        self.node.host.run_posts(self.node)
 
     def close(self) -> None:
         self.asked = 0
@@ -278,6 +291,7 @@ def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
         with pytest.raises(DiskFullError):
             wal.sync()
         node._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
+        host.run_posts(node)
         assert len(answers) == 1 and isinstance(answers[0][0], BackpressureError)
     ((slot, data),) = host.take_replies()
     refused = decoded(data)

@@ -312,9 +312,11 @@ class Connection(asyncio.BufferedProtocol):
         body = start + REQUEST_HEADER_BYTES
         try:
             request = decode(version, kind, bytes(data[body : body + length]))
-            response = self._answer(version, request_id, kind, request)
+            with self.node.lock:
+                response = self._answer(version, request_id, kind, request)
+                position = self.node.machine.applied
             if response is not None:
-                self.send(version, request_id, kind, response, self.node.machine.applied)
+                self.send(version, request_id, kind, response, position)
                 self.clients.linger()
         except UnimeterError as error:
             self._error(version, request_id, error_of(error))

@@ -93,7 +93,9 @@ class NodeCollector:
     def _state(self) -> Iterable[Any]:
         """The engine's sizes: whatever it counts, as gauges of one family."""
         family = labelled_gauge("unimeter_state", "Sizes of the engine's tables", "what")
-        for name, value in sorted(self.node.machine.statistics().items()):
+        with self.node.lock:
+            sizes = self.node.machine.statistics()
+        for name, value in sorted(sizes.items()):
             family.add_metric([name], value)
         yield family
 

@@ -48,7 +48,8 @@ class Subscription:
         connection = self.connection
         node = connection.node
         while self.after < node.last_alert and not connection.is_slow:
-            rows, _ = alert_rows(node, self.after, PAGE_ALERTS)
+            with node.lock:
+                rows, _ = alert_rows(node, self.after, PAGE_ALERTS)
             assert rows, "an alert counted is an alert that can be read"
             self.after = rows[-1].position
             frames = b"".join(self._frame(row) for row in rows if self._wants(row))

@@ -83,7 +83,9 @@ class Upkeep:
         if self.node.failure is not None:
             return
         self.review()
-        self._after_snapshot(self.node.opened.snapshots.poll())
+        with self.node.lock:
+            result = self.node.opened.snapshots.poll()
+        self._after_snapshot(result)
         if self.log_bytes_since_snapshot > self.snapshot_log_bytes:
             self.begin_snapshot()
         if time.monotonic() - self._retained > RETENTION_SECONDS:
@@ -138,7 +140,8 @@ class Upkeep:
         if snapshots.busy or machine.applied <= snapshots.last_index or self.node.refusal:
             return False
         self._snapshot_bytes += self.log_bytes_since_snapshot
-        snapshots.begin(machine, background=background)
+        with self.node.lock:  # no apply may be under way while the state is copied
+            snapshots.begin(machine, background=background)
         return True
 
     def _after_snapshot(self, result: SnapshotResult | None) -> None:
