@@ -19,6 +19,7 @@ from unimeter import limits
 from unimeter.errors import DirectoryInUseError
 from unimeter.server import connection as connection_module
 from unimeter.server.server import ListenError, Server
+from unimeter.storage.verify import verify
 from unimeter.types import AggType, AlertThreshold, Event, MetricSchema, from_ns
 from unimeter.wire import v1, v2
 from unimeter.wire.framer import MAGIC, request_frame
@@ -583,6 +584,56 @@ def test_a_client_that_reads_late_gets_everything(tmp_path: Path) -> None:
         late.close()
 
     serve(tmp_path, body)
+
+
+def test_queries_pages_and_snapshots_beside_large_batches_see_whole_entries(
+    tmp_path: Path,
+) -> None:
+    batches, size, senders = 12, 4000, 3
+
+    async def body(server: Server, client: RawClient) -> None:
+        await watched_metric(client)
+        running = True
+
+        async def send(account: int) -> None:
+            sender = await RawClient.connect(server.address)
+            payloads = [
+                v2.encode_columns(columns_of(batch(account, size, first=size * n)))
+                for n in range(batches)
+            ]
+            started = [sender.start(PacketType.INGEST_SYNC, payload) for payload in payloads]
+            for request_id in started:
+                assert (await sender.reply(request_id)).status == Status.OK
+            assert await sender.count(account) == batches * size
+            sender.close()
+
+        async def look() -> int:
+            looks = 0
+            while running:
+                for account in range(1, senders + 1):
+                    assert await client.count(account) % size == 0, "half an entry was seen"
+                listed, _ = await client.ask(AlertsList())
+                assert isinstance(listed, AlertsListReply)
+                server._pages.pages["/metrics"]()
+                server.node.upkeep.begin_snapshot()
+                server.node.tick()
+                looks += 1
+                await asyncio.sleep(0)
+            return looks
+
+        looking = asyncio.create_task(look())
+        await asyncio.gather(*(send(account) for account in range(1, senders + 1)))
+        running = False
+        assert await looking > 3
+        assert server.node.idle
+        listed, _ = await client.ask(AlertsList())
+        assert len(listed.alerts) == 3 * senders  # type: ignore[union-attr]
+
+    server = serve(tmp_path, body)
+    assert server.node.statistics.snapshots_written > 0
+    assert server.node.statistics.snapshots_failed == 0
+    report = verify(str(tmp_path / "data"))
+    assert report.ok, report.problems
 
 
 # --- pages and stopping ----------------------------------------------------------------
