@@ -153,7 +153,8 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
-        if frames and self.is_open and self._transport is not None:
+        # On a closing transport a write would only be warned of; its loss is told to all soon.
+        if frames and self.is_open and self._transport and not self._transport.is_closing():
             self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _take(self, frame: ResponseFrame) -> None:
