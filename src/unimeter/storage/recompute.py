@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unimeter.engine import query
+from unimeter.engine import cells, query
 from unimeter.engine.records import EventsBody
 from unimeter.types import Account, AggType, OperationType
 
@@ -238,7 +238,7 @@ def _members(
 
 def _engine_cell(machine: Any, metric: Metric, account: Account, start: int) -> Cell | None:
     """The engine's own bucket, read as it lies."""
-    totals, series = machine.counter.totals, query._series_of(machine, account, metric)
+    totals, series = machine.counter.totals, cells.series_of(machine, account, metric)
     row = totals.cell_row(series, 0, start) if series >= 0 else -1
     return list(totals.cell_at(row)[3:10]) if row >= 0 else None
 
