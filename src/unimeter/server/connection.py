@@ -182,6 +182,8 @@ class Connection(asyncio.BufferedProtocol):
         node, builder, slot = self.node, self.builder, self.slot
         if not node.turn_due:
             node.begin_turn()
+        if node.refusal:
+            node.upkeep.review()
         while start < end:
             if node.refusal:
                 start, is_rest = self._walk(data, start, end)

@@ -105,7 +105,9 @@ class Server:
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()  # set when the node has failed
         self.say: Callable[[str], None] = lambda sentence: None
-        self._pages = HttpPages({"/health": self._health, "/ready": self._ready})
+        self._pages = HttpPages(
+            {"/health": self._health, "/ready": self._ready, "/metrics": self._no_metrics}
+        )
         self._listeners: list[asyncio.AbstractServer] = []
         self._sockets: list[socket.socket] = []
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -197,6 +199,9 @@ class Server:
         if self.failure is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"stopping: {self.failure}\n".encode()
         return HTTPStatus.OK, TEXT, b"ok\n"
+
+    def _no_metrics(self) -> Page:
+        return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready: replaying\n"
 
     def _ready(self) -> Page:
         if not self.is_ready:
