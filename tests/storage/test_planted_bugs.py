@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tests.storage.test_crash import History
@@ -11,7 +10,7 @@ from tests.storage.test_crash import History
 from unimeter.errors import UnimeterError
 from unimeter.storage import layout, tail
 from unimeter.storage.memory_disk import MemoryDisk, MemoryFile
-from unimeter.storage.wal import Wal
+from unimeter.storage.witness import Witness
 
 SEEDS = range(40)
 
@@ -60,10 +59,10 @@ def test_a_directory_that_is_not_synced_is_caught(
 
 
 def test_a_witness_that_runs_ahead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ahead(self: Any) -> None:
-        self._witness.write(0, [layout.encode_witness(self.synced_index + 1)])
+    def ahead(self: Witness, index: int) -> None:
+        self._file.write(0, [layout.encode_witness(index + 1)])
 
-    monkeypatch.setattr(Wal, "_write_witness", ahead)
+    monkeypatch.setattr(Witness, "raise_to", ahead)
     assert is_caught()
 
 

@@ -23,12 +23,12 @@ class Log:
         for index in range(1, 4):
             wal.append(index, 1, 2, index, bytes([index]) * 700)
             wal.sync()
-        self.ends = [wal._position]
+        self.ends = [wal._active.position]
         for index in range(4, 7):
             wal.append(index, 1, 2, index, bytes([index]) * 1500)
             self.ends.append(self.ends[-1] + 64 + 1504 + 8)
         wal.sync()
-        assert self.ends[-1] == wal._position
+        assert self.ends[-1] == wal._active.position
         wal.close()
         self.path = "d/log/0000000000000001.seg"
         self.disk.remove("d/synced")

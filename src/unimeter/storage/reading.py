@@ -24,7 +24,7 @@ from unimeter.storage.segments import (
 )
 from unimeter.storage.snapshots import snapshot_indexes, snapshot_path
 from unimeter.storage.superblock import Superblock, read_superblock
-from unimeter.storage.wal import read_witness
+from unimeter.storage.witness import read_witness
 
 
 @dataclass
