@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -11,7 +12,7 @@ from tests.server.rawclient import DAY_NS, START_NS, batch
 
 from unimeter import limits
 from unimeter.errors import BackpressureError
-from unimeter.server import handlers
+from unimeter.server import handlers, upkeep
 from unimeter.server.hosts import InlineHost
 from unimeter.server.node import Node
 from unimeter.storage.disk import DiskFullError, FatalStorageError
@@ -365,4 +366,31 @@ def test_free_space_is_looked_at_at_most_five_times_a_second() -> None:
     for n in range(50):
         ingest(node, 1, first=n)
     assert looks <= 2
+    node.close()
+
+
+def test_a_snapshot_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = open_node(InlineHost())
+    put(node)
+    abandoned = []
+
+    class Hanging:
+        busy, last_index = True, 0
+
+        def poll(self) -> None:
+            return None
+
+        def abandon(self) -> None:
+            abandoned.append(True)
+            self.busy = False
+
+    node.upkeep._snapshot_began = time.monotonic()
+    real, node.opened.snapshots = node.opened.snapshots, Hanging()  # type: ignore[assignment]
+    node.tick()
+    assert not abandoned
+    monkeypatch.setattr(upkeep, "SNAPSHOT_SECONDS_MAX", 0.0)
+    with pytest.warns(RuntimeWarning, match="given up"):
+        node.tick()
+    assert abandoned and node.statistics.snapshots_failed == 1
+    node.opened.snapshots = real
     node.close()

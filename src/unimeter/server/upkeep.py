@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DISK_REVIEW_SECONDS = 0.2  # how old the knowledge about free space may be
 TICK_SECONDS = 1.0
 RETENTION_SECONDS = 60.0
+SNAPSHOT_SECONDS_MAX = 1800.0  # a writer that takes longer hangs: give it up, try again later
 _EVENT_BYTES = 40  # of log, about
 LAST_SNAPSHOT_BYTES_MAX = 128 * 1024 * 1024  # at close: less than a second's work
 
@@ -65,6 +66,7 @@ class Upkeep:
         self._reviewed = float("-inf")
         self._retained = time.monotonic()
         self._ticked = float("-inf")
+        self._snapshot_began = 0.0
         self._disk_refusal = ""
 
     def configure(
@@ -83,9 +85,7 @@ class Upkeep:
         if self.node.failure is not None:
             return
         self.review()
-        with self.node.lock:
-            result = self.node.opened.snapshots.poll()
-        self._after_snapshot(result)
+        self._look_at_snapshot()
         if self.log_bytes_since_snapshot > self.snapshot_log_bytes:
             self.begin_snapshot()
         if time.monotonic() - self._retained > RETENTION_SECONDS:
@@ -140,9 +140,21 @@ class Upkeep:
         if snapshots.busy or machine.applied <= snapshots.last_index or self.node.refusal:
             return False
         self._snapshot_bytes += self.log_bytes_since_snapshot
+        self._snapshot_began = time.monotonic()
         with self.node.lock:  # no apply may be under way while the state is copied
             snapshots.begin(machine, background=background)
         return True
+
+    def _look_at_snapshot(self) -> None:
+        """Hear of a snapshot that has ended; give up one that never will."""
+        snapshots = self.node.opened.snapshots
+        with self.node.lock:
+            result = snapshots.poll()
+        self._after_snapshot(result)
+        if snapshots.busy and time.monotonic() - self._snapshot_began > SNAPSHOT_SECONDS_MAX:
+            snapshots.abandon()
+            self.node.statistics.snapshots_failed += 1
+            self.node.host.notice("a snapshot did not end and was given up")
 
     def _after_snapshot(self, result: SnapshotResult | None) -> None:
         """Note how a snapshot ended."""
