@@ -320,6 +320,19 @@ def test_v2_subscriber_resumes_without_loss_or_repetition(tmp_path: Path) -> Non
     serve(tmp_path, body)
 
 
+def test_a_client_that_closed_its_sending_side_still_gets_its_replies(tmp_path: Path) -> None:
+    async def body(server: Server, client: RawClient) -> None:
+        await client.metric()
+        half = await RawClient.connect(server.address)
+        started = half.start(PacketType.INGEST_SYNC, v2.encode_columns(columns_of(batch(1, 8000))))
+        half.writer.write_eof()
+        assert (await half.reply(started)).status == Status.OK
+        assert await half.reader.read() == b"", "closed by the server afterwards"
+        half.close()
+
+    serve(tmp_path, body)
+
+
 # --- frames that are none ------------------------------------------------------------
 
 

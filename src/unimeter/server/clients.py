@@ -42,6 +42,7 @@ from unimeter.wire.messages import PacketType, PartitionMapReply, PartitionRoute
 
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
+FINISH_SECONDS = 5.0  # for the replies to a client that closed its sending side
 FILES_KEPT = 128  # descriptors that clients may not use up: log, snapshots, HTTP, scans
 LINGER_SECONDS = 0.00015  # a client takes 60 to 120 microseconds to send its next request
 LINGER_REPLIES_SECONDS = 0.001  # replies further apart than this are not one client's hurry
@@ -116,6 +117,26 @@ class Clients:
         self._slow.pop(slot, None)
         self._subscriptions.pop(slot, None)
         self.node.statistics.connections_closed += 1
+
+    def close_when_answered(self, connection: Connection) -> bool:
+        """Close a connection that sends no more once nothing is under way; False if so now."""
+        if self._is_quiet:
+            return False
+        deadline = self.loop.time() + FINISH_SECONDS
+
+        def look() -> None:
+            if self._is_quiet or self.loop.time() > deadline:
+                connection.transport.close()
+            else:
+                self.loop.call_later(FINISH_SECONDS / 500, look)
+
+        self.loop.call_soon(look)
+        return True
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether every request taken in was answered."""
+        return self.node.idle and not self.busy
 
     def slow_down(self, connection: Connection) -> None:
         """The connection's client does not read: watch it, and bound what waits for it."""

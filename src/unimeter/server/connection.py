@@ -133,6 +133,10 @@ class Connection(asyncio.BufferedProtocol):
         self._release()
         self.clients.leave(self)
 
+    def eof_received(self) -> bool:
+        """The client sends no more, but may still wait for replies; True keeps the socket."""
+        return self.clients.close_when_answered(self)
+
     def pause_writing(self) -> None:
         """The client is not reading: stop reading it until it does."""
         self.is_slow = True
