@@ -94,7 +94,7 @@ def kernel_extensions() -> list[Extension]:
         include_path=["src"],
         build_dir="build/cython",
         nthreads=os.cpu_count() or 1,
-        compiler_directives={"show_performance_hints": False},
+        compiler_directives={"show_performance_hints": False, "initializedcheck": False},
         quiet=True,
     )
     return result

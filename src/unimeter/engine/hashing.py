@@ -12,14 +12,17 @@ paper says. `spread` is the cheap mix for in-memory tables over keys that
 nobody outside chooses the order of; it is seeded with the same secret.
 
 Everything wraps at 64 bits. Compiled code wraps by itself, interpreted code by
-the masks, so both give the same numbers.
+the masks, so both give the same numbers. The mask is a local `ones`, made by a
+cast, because the C compiler then sees a constant and drops it; a module's
+variable would be loaded and applied some hundred times per hash.
 """
 
 from __future__ import annotations
 
 import cython
 
-M64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+if not cython.compiled:  # compiled, it is a macro in hashing.pxd
+    M64 = 0xFFFFFFFFFFFFFFFF
 _C0 = cython.declare(cython.ulonglong, 0x736F6D6570736575)
 _C1 = cython.declare(cython.ulonglong, 0x646F72616E646F6D)
 _C2 = cython.declare(cython.ulonglong, 0x6C7967656E657261)
@@ -34,9 +37,10 @@ _MIX2 = cython.declare(cython.ulonglong, 0x94D049BB133111EB)
 @cython.exceptval(check=False)
 def spread(a: cython.ulonglong, b: cython.ulonglong) -> cython.ulonglong:
     """Mix two words into one (the finaliser of splitmix64)."""
-    x: cython.ulonglong = (a ^ ((b * _GOLD) & M64)) & M64
-    x = ((x ^ (x >> 30)) * _MIX1) & M64
-    x = ((x ^ (x >> 27)) * _MIX2) & M64
+    ones: cython.ulonglong = cython.cast(cython.ulonglong, -1)
+    x: cython.ulonglong = a ^ ((b * _GOLD) & ones)
+    x = ((x ^ (x >> 30)) * _MIX1) & ones
+    x = ((x ^ (x >> 27)) * _MIX2) & ones
     return x ^ (x >> 31)
 
 
@@ -64,22 +68,23 @@ class Hasher:
         v1: cython.ulonglong = self.v1
         v2: cython.ulonglong = self.v2
         v3: cython.ulonglong = self.v3
+        ones: cython.ulonglong = cython.cast(cython.ulonglong, -1)
         i: cython.int
         for i in range(count):
-            v0 = (v0 + v1) & M64
-            v1 = ((v1 << 13) & M64) | (v1 >> 51)
+            v0 = (v0 + v1) & ones
+            v1 = ((v1 << 13) & ones) | (v1 >> 51)
             v1 ^= v0
-            v0 = ((v0 << 32) & M64) | (v0 >> 32)
-            v2 = (v2 + v3) & M64
-            v3 = ((v3 << 16) & M64) | (v3 >> 48)
+            v0 = ((v0 << 32) & ones) | (v0 >> 32)
+            v2 = (v2 + v3) & ones
+            v3 = ((v3 << 16) & ones) | (v3 >> 48)
             v3 ^= v2
-            v0 = (v0 + v3) & M64
-            v3 = ((v3 << 21) & M64) | (v3 >> 43)
+            v0 = (v0 + v3) & ones
+            v3 = ((v3 << 21) & ones) | (v3 >> 43)
             v3 ^= v0
-            v2 = (v2 + v1) & M64
-            v1 = ((v1 << 17) & M64) | (v1 >> 47)
+            v2 = (v2 + v1) & ones
+            v1 = ((v1 << 17) & ones) | (v1 >> 47)
             v1 ^= v2
-            v2 = ((v2 << 32) & M64) | (v2 >> 32)
+            v2 = ((v2 << 32) & ones) | (v2 >> 32)
         self.v0 = v0
         self.v1 = v1
         self.v2 = v2
@@ -108,6 +113,7 @@ class Hasher:
         v1: cython.ulonglong = self.k1 ^ _C1 ^ 0xEE
         v2: cython.ulonglong = self.k0 ^ _C2
         v3: cython.ulonglong = self.k1 ^ _C3
+        ones: cython.ulonglong = cython.cast(cython.ulonglong, -1)
         m: cython.ulonglong
         i: cython.Py_ssize_t
         r: cython.int
@@ -129,20 +135,20 @@ class Hasher:
                 rounds = 4
             v3 ^= m
             for r in range(rounds):
-                v0 = (v0 + v1) & M64
-                v1 = ((v1 << 13) & M64) | (v1 >> 51)
+                v0 = (v0 + v1) & ones
+                v1 = ((v1 << 13) & ones) | (v1 >> 51)
                 v1 ^= v0
-                v0 = ((v0 << 32) & M64) | (v0 >> 32)
-                v2 = (v2 + v3) & M64
-                v3 = ((v3 << 16) & M64) | (v3 >> 48)
+                v0 = ((v0 << 32) & ones) | (v0 >> 32)
+                v2 = (v2 + v3) & ones
+                v3 = ((v3 << 16) & ones) | (v3 >> 48)
                 v3 ^= v2
-                v0 = (v0 + v3) & M64
-                v3 = ((v3 << 21) & M64) | (v3 >> 43)
+                v0 = (v0 + v3) & ones
+                v3 = ((v3 << 21) & ones) | (v3 >> 43)
                 v3 ^= v0
-                v2 = (v2 + v1) & M64
-                v1 = ((v1 << 17) & M64) | (v1 >> 47)
+                v2 = (v2 + v1) & ones
+                v1 = ((v1 << 17) & ones) | (v1 >> 47)
                 v1 ^= v2
-                v2 = ((v2 << 32) & M64) | (v2 >> 32)
+                v2 = ((v2 << 32) & ones) | (v2 >> 32)
             v0 ^= m
         self.hi = v0 ^ v1 ^ v2 ^ v3
 
