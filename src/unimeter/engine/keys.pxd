@@ -1,5 +1,15 @@
 # C declarations of keys.py, for the counting kernel.
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define unimeter_prefetch(place) __builtin_prefetch((place), 1)
+    #else
+    #define unimeter_prefetch(place) ((void)(place))
+    #endif
+    """
+    void unimeter_prefetch(const void *place) noexcept nogil
+
 cdef class KeyTable:
     cdef public Py_ssize_t size, old_size, origin, moved, used
     cdef public unsigned long long today

@@ -9,10 +9,12 @@ would see changing under it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 
 WORD = 8
+_POPULATE_WRITE = 23  # Linux 5.14; where it is refused the pages come one by one
 _PAGE_WORDS = mmap.PAGESIZE // WORD
 
 
@@ -34,6 +36,14 @@ class Words:
             larger[: len(self._map)] = self._map[:]
             self._map = larger
         self.view = memoryview(self._map).cast("Q")
+
+    def populate(self, start: int, end: int) -> None:
+        """Back the pages of words [start, end) now, in one call instead of two faults a page."""
+        first = start * WORD // mmap.PAGESIZE * mmap.PAGESIZE
+        last = min(-(-end * WORD // mmap.PAGESIZE) * mmap.PAGESIZE, len(self._map))
+        if last > first and isinstance(self._map, mmap.mmap):
+            with contextlib.suppress(OSError):
+                self._map.madvise(_POPULATE_WRITE, first, last - first)
 
     def give_back(self, start: int, end: int) -> None:
         """Let the system take the whole pages inside words [start, end)."""

@@ -1,6 +1,6 @@
 """State to bytes and back. The same state gives the same bytes on every replica.
 
-    "UMSTATE1", applied, timestamp, next offset,
+    "UMSTATE2", applied, timestamp, next offset,
     events, stored, duplicates, refused,
     cluster id (2 words), hash key (2 words),
     catalog: length, bytes, zero pad     sessions: length, bytes, zero pad
@@ -20,7 +20,7 @@ import sys
 
 from unimeter.engine.memory import Words
 
-MAGIC = int.from_bytes(b"UMSTATE1", "little")
+MAGIC = int.from_bytes(b"UMSTATE2", "little")
 
 assert sys.byteorder == "little", "the stored formats are little-endian, like every tested host"
 
