@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import cython
 
-if not cython.compiled:  # compiled, it is a macro in hashing.pxd
-    M64 = 0xFFFFFFFFFFFFFFFF
+M64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 _C0 = cython.declare(cython.ulonglong, 0x736F6D6570736575)
 _C1 = cython.declare(cython.ulonglong, 0x646F72616E646F6D)
 _C2 = cython.declare(cython.ulonglong, 0x6C7967656E657261)
