@@ -129,7 +129,7 @@ def sync(self, **options):
     return real(self, **options)
 wal.Wal.sync = sync
 from unimeter.server.config import load_config
-from unimeter.server.server import serve
+from unimeter.server.process import serve
 sys.exit(serve(load_config({{"data_dir": sys.argv[1], "port": sys.argv[2], "http_port": 0}})))
 """
 

@@ -67,6 +67,6 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
 def command(ctx: click.Context, /, config_file: str | None, **flags: str | None) -> None:
     """Run a node with its data in a directory, until SIGTERM or Ctrl-C."""
     from unimeter.server.config import load_config
-    from unimeter.server.server import serve
+    from unimeter.server.process import serve
 
     ctx.exit(serve(load_config(flags, file=config_file)))

@@ -3,8 +3,9 @@
 Owns everything that waits. `node` introduces the engine to the storage and is
 used without sockets too (embedded); `handlers` answers one request from a
 node; `clients` carries the wire protocol; `http` answers health checks and
-metrics; `server` ties them to an event loop and to the process's signals.
+metrics; `server` ties them to an event loop and `process` to signals and exit
+codes.
 
-    config ─> server ─┬─> clients ─> handlers ─> node ─> engine, storage
-                      └─> http    ─> statistics ─┘
+    config ─> process ─> server ─┬─> clients ─> handlers ─> node ─> engine, storage
+                                 └─> http    ─> statistics ─┘
 """

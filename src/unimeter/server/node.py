@@ -32,7 +32,6 @@ a sync could not carry what arrived while the last one ran.
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from collections import deque
@@ -41,7 +40,6 @@ from typing import Any
 
 from unimeter import limits
 from unimeter.engine import entries
-from unimeter.engine.applied import Applied
 from unimeter.engine.decode import FEED_FULL, FEED_MORE, FEED_TOO_LARGE, EntryBuilder
 from unimeter.engine.machine import Machine
 from unimeter.engine.replies import render
@@ -50,13 +48,12 @@ from unimeter.server.applier import Applier
 from unimeter.server.hosts import Host, InlineHost
 from unimeter.server.statistics import Statistics
 from unimeter.server.upkeep import Upkeep
+from unimeter.server.waiting import Counted, Done, Waiting, refuse
 from unimeter.storage.disk import DiskFullError, FatalStorageError
 from unimeter.storage.recovery import Opened
 from unimeter.storage.writer import Writer
-from unimeter.wire import v1, v2
-from unimeter.wire.failures import error_of, status_of
-from unimeter.wire.framer import VERSION_1, response_frame
-from unimeter.wire.messages import ErrorCode, ErrorReply, PacketType, ProtocolError
+from unimeter.wire.failures import error_of
+from unimeter.wire.messages import ErrorCode, ProtocolError
 
 TERM = 1  # until replication brings elections
 INLINE_SYNC_BYTES_MAX = 96 * 1024
@@ -64,42 +61,6 @@ INLINE_SYNC_BYTES_MAX = 96 * 1024
 
 APPLY_HERE_BYTES_MAX = 64 * 1024
 """Durable bytes up to which the host's thread applies by itself: half a millisecond's work."""
-
-Counted = tuple[Applied, list[tuple[int, bytes]]]
-"""What became of an entry, and its replies."""
-
-Done = Callable[[Applied | BackpressureError, int], None]
-"""Called with what became of a proposed entry, and its index, once applied or dropped."""
-
-
-class Waiting:
-    """An entry that was appended and is not applied yet."""
-
-    __slots__ = ("body", "done", "events", "index", "kind", "routes", "timestamp_ns")
-
-    def __init__(
-        self,
-        kind: int,
-        timestamp_ns: int,
-        body: bytes,
-        events: int,
-        routes: Any,
-        done: Done | None,
-    ) -> None:
-        self.index = 0
-        self.kind, self.timestamp_ns, self.body, self.events = kind, timestamp_ns, body, events
-        self.routes, self.done = routes, done
-
-
-def refuse(routes: bytes, position: int, reply: ErrorReply) -> list[tuple[int, bytes]]:
-    """The same refusal for every request that `routes` names, as (slot, frame)."""
-    frames = []
-    for _, place, request_id in struct.iter_unpack("<QQQ", routes):
-        version, slot = place >> 32, place & 0xFFFFFFFF
-        wire = v1 if version == VERSION_1 else v2
-        payload = wire.encode_response(PacketType.INGEST_SYNC, reply, position)
-        frames.append((slot, response_frame(version, status_of(reply), request_id, payload)))
-    return frames
 
 
 class Node:

@@ -10,10 +10,9 @@ sockets drain, write a last snapshot if that is cheap, give the directory back.
     async with unimeter.Server(data_dir="data", port=0, http_port=0) as server:
         client = AsyncClient([server.address])
 
-`serve` runs one as a process: uvloop where installed, SIGTERM and SIGINT to
-stop, exit codes below. When the node fails (a failed sync, a broken invariant)
-nothing more is acknowledged and the process ends at once with a sentence; what
-was acknowledged is on the disk.
+When the node fails (a failed sync, a broken invariant) nothing more is
+acknowledged and every client is cut off; what was acknowledged is on the disk.
+`server.process` runs one as a process.
 
 Rejected: asyncio's own Server.wait_closed as the drain, which waits for clients
 to hang up.
@@ -22,31 +21,21 @@ to hang up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
-from unimeter.errors import DataError, InvalidInputError, UnimeterError
+from unimeter.errors import InvalidInputError, UnimeterError
 from unimeter.server.clients import Clients
 from unimeter.server.config import Config
 from unimeter.server.http import TEXT, HttpPages, Page
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
 from unimeter.server.opening import open_node
-
-EXIT_OK = 0
-EXIT_FAILED = 1  # the node stopped itself: disk failure or broken invariant
-EXIT_CONFIG = 2
-EXIT_DATA = 7  # the directory is damaged, in use, or another's
-EXIT_LISTEN = 9  # a port can't be had
 
 BACKLOG = 4096
 TICK_SECONDS = 1.0
@@ -246,112 +235,3 @@ class Server:
         for bound in self._sockets:
             bound.close()
         self._pages.close()
-
-
-# --- as a process -----------------------------------------------------------------
-
-
-def serve(config: Config) -> int:
-    """Run a server until SIGTERM or SIGINT; return the exit code. Speaks on stderr."""
-    if not __debug__:
-        say("this program checks itself with assertions; run it without python -O")
-        return EXIT_CONFIG
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_serve(config))
-    except InvalidInputError as error:
-        say(str(error))
-        return EXIT_CONFIG
-    except ListenError as error:
-        say(str(error))
-        return EXIT_LISTEN
-    except DataError as error:
-        say(str(error))
-        return EXIT_DATA
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's loop where it is installed, asyncio's where not."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def say(sentence: str) -> None:
-    """One line for the operator."""
-    print(f"unimeter: {sentence}", file=sys.stderr, flush=True)
-
-
-async def _serve(config: Config) -> int:
-    """Start, wait for a signal or a failure, stop."""
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    server = Server(config=config)
-    server.say = say
-
-    def on_signal(number: int) -> None:
-        if not server.is_ready:
-            # Still replaying: nothing is in flight, and the lock goes with the process.
-            say("stopped before it was ready")
-            os._exit(EXIT_OK)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    loop.set_exception_handler(lambda loop, context: on_exception(server, context))
-    _raise_file_limit()
-    await server.start()
-    _settle_collector()
-    say(_startup_line(server))
-    waits = [asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(server.ended.wait())]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-    if server.failure is None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # A second signal means now; what was acknowledged is on the disk.
-            loop.add_signal_handler(number, os._exit, EXIT_FAILED)
-        await server.stop()
-    if server.failure is not None:
-        say(f"stopped: {type(server.failure).__name__}: {server.failure}")
-        os._exit(EXIT_FAILED)
-    say("stopped; everything acknowledged is on the disk")
-    return EXIT_OK
-
-
-def on_exception(server: Server, context: dict[str, Any]) -> None:
-    """A broken invariant in any task stops the process; anything else is told."""
-    error = context.get("exception")
-    asyncio.get_running_loop().default_exception_handler(context)
-    if isinstance(error, AssertionError) and server.failure is None:
-        with contextlib.suppress(AttributeError):
-            server.node.fail(error)
-
-
-def _raise_file_limit() -> None:
-    """Let as many clients connect as the system allows this process."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _settle_collector() -> None:
-    """Keep the cycle collector away from what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-
-
-def _startup_line(server: Server) -> str:
-    node = server.node
-    return (
-        f"serving {server.config.bind}:{server.port}, http {server.config.bind}:"
-        f"{server.http_port}, data in {os.path.abspath(server.config.data_dir)}, "
-        f"recovered to index {node.machine.applied} "
-        f"({node.machine.next_offset - 1:,} events, {node.opened.replayed_events:,} replayed)"
-    )
