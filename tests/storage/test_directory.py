@@ -107,3 +107,13 @@ def test_progress_counts_events_and_ends_at_the_total() -> None:
     )
     assert calls[-1][0] == calls[-1][1] and calls[-1][2] == 2000
     assert opened.replayed_events == 2000 and opened.replayed_entries == 52
+
+
+def test_files_with_other_names_are_left_alone() -> None:
+    disk = small_meter().opened.disk.clone()
+    for name in ("log/notes.seg", "snapshots/old.snap", "outcomes/x.out", "log/readme"):
+        disk.put(f"{PATH}/{name}", b"not ours")
+    meter = Meter(disk)
+    assert meter.machine.applied == 8 and not meter.opened.notes
+    meter.snapshot()
+    assert disk.contents(f"{PATH}/log/notes.seg") == b"not ours"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from random import Random
 
@@ -242,3 +243,34 @@ def test_segments_prepared_in_the_background_hold_everything(tmp_path: Path) -> 
     assert [entry.body[0] for entry in again.read(1)] == list(range(200))
     assert not [name for name in os.listdir(tmp_path / "log") if name.endswith(".tmp")]
     again.close()
+
+
+def test_readers_in_many_threads_see_whole_prefixes_while_the_log_is_written() -> None:
+    disk = MemoryDisk()
+    wal = open_wal(disk)
+    put(wal, b"0")
+    wal.sync()
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def read(seed: int) -> None:
+        random = Random(seed)
+        try:
+            while not done.is_set():
+                last = wal.synced_index
+                first = random.randrange(1, last + 1)
+                found = [entry.index for entry in wal.read(first, last, 4096)]
+                assert found == list(range(first, last + 1))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(300):
+        put(wal, bytes([number % 256]) * (number % 700))
+        wal.sync()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -33,7 +33,7 @@ from unimeter.storage.outcomes import (
     is_counted,
     read_outcomes,
 )
-from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES
+from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, indexes_of
 from unimeter.storage.wal import Wal
 from unimeter.types import EventRecord, OperationType, from_ns
 
@@ -191,8 +191,7 @@ class EventStore:
         return f"{self._directory}/{to_index:016x}{_SUFFIX}"
 
     def _indexes(self) -> list[int]:
-        names = self._disk.names(self._directory)
-        return [int(name.removesuffix(_SUFFIX), 16) for name in names if name.endswith(_SUFFIX)]
+        return indexes_of(self._disk, self._directory, _SUFFIX)
 
     # --- reading -----------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from unimeter.storage.segments import (
     Entry,
     Segment,
     Walk,
+    indexes_of,
     list_segments,
     split_removed,
 )
@@ -91,5 +92,5 @@ def snapshots_of(disk: Disk, path: str) -> list[tuple[int, str]]:
 
 def outcomes_of(disk: Disk, path: str) -> list[tuple[int, str]]:
     """(last index, path) of every outcomes file, oldest first."""
-    names = [name for name in disk.names(f"{path}/outcomes") if name.endswith(".out")]
-    return [(int(name.removesuffix(".out"), 16), f"{path}/outcomes/{name}") for name in names]
+    indexes = indexes_of(disk, f"{path}/outcomes", ".out")
+    return [(index, f"{path}/outcomes/{index:016x}.out") for index in indexes]

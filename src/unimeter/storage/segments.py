@@ -12,7 +12,7 @@ of raising.
 
 from __future__ import annotations
 
-import threading
+import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -64,37 +64,45 @@ class Segment:
     path: str
     head: SegmentHead
     marks: list[tuple[int, int]] = field(default_factory=list)  # (index, position), ascending
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def first_index(self) -> int:
         return self.head.first_index
 
     def mark(self, index: int, position: int) -> None:
-        """Remember where an entry lies, if no other near it is remembered."""
-        if self.marks and position < self.marks[-1][1] + _MARK_BYTES:
-            return
-        with self._lock:
-            if not self.marks or position >= self.marks[-1][1] + _MARK_BYTES:
-                self.marks.append((index, position))
+        """Remember where an entry lies, if none near it is remembered.
+
+        Several threads may do so. The list is replaced, never changed, so each
+        version of it is in order, and at worst one of two marks is forgotten. A lock
+        would do too, but a forked child could find it held by a thread it has not.
+        """
+        marks = self.marks
+        if not marks or position >= marks[-1][1] + _MARK_BYTES:
+            self.marks = [*marks, (index, position)]
 
     def nearest(self, index: int) -> tuple[int, int]:
         """(index, position) of the last remembered entry not after `index`."""
-        at = bisect_right(self.marks, (index, 1 << 62)) - 1
-        return self.marks[at] if at >= 0 else (self.first_index, layout.SEGMENT_HEADER_BYTES)
+        marks = self.marks
+        at = bisect_right(marks, (index, 1 << 62)) - 1
+        return marks[at] if at >= 0 else (self.first_index, layout.SEGMENT_HEADER_BYTES)
 
 
 def segment_path(directory: str, first_index: int) -> str:
     return f"{directory}/{first_index:016x}{_SUFFIX}"
 
 
+def indexes_of(disk: Disk, directory: str, suffix: str) -> list[int]:
+    """The indexes that name the files of a folder, ascending; other files are not ours."""
+    pattern = re.compile(rf"[0-9a-f]{{16}}{re.escape(suffix)}")
+    return [int(name[:16], 16) for name in disk.names(directory) if pattern.fullmatch(name)]
+
+
 def list_segments(disk: Disk, directory: str, identity: Identity | None) -> list[Segment]:
     """The segments of a log in order, their heads checked. `identity=None`: anyone's."""
-    found = []
-    for name in disk.names(directory):
-        if name.endswith(_SUFFIX):
-            found.append(open_segment(disk, f"{directory}/{name}", identity))
-    return found  # by name, that is, by first index
+    return [
+        open_segment(disk, segment_path(directory, index), identity)
+        for index in indexes_of(disk, directory, _SUFFIX)
+    ]
 
 
 def split_removed(segments: list[Segment], kept_index: int) -> tuple[list[Segment], list[Segment]]:

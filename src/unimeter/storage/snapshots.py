@@ -32,6 +32,7 @@ from unimeter.storage.background import Child
 from unimeter.storage.disk import Buffer, Disk, DiskFullError
 from unimeter.storage.events import EventStore
 from unimeter.storage.layout import Identity
+from unimeter.storage.segments import indexes_of
 from unimeter.storage.snapshot_file import SnapshotHead, read_snapshot, write_snapshot
 from unimeter.storage.superblock import SuperblockFile
 from unimeter.storage.wal import Wal
@@ -68,8 +69,7 @@ def snapshot_path(directory: str, index: int) -> str:
 
 def snapshot_indexes(disk: Disk, directory: str) -> list[int]:
     """The indexes of the snapshots in a data directory, oldest first."""
-    names = [name for name in disk.names(f"{directory}/snapshots") if name.endswith(_SUFFIX)]
-    return sorted(int(name.removesuffix(_SUFFIX), 16) for name in names)
+    return indexes_of(disk, f"{directory}/snapshots", _SUFFIX)
 
 
 class Snapshotter:

@@ -406,7 +406,7 @@ class Wal:
                 break
         assert walk.next_index == index + 1
         tail.cut(active.file, walk.position, walk.limit)
-        segment.marks[:] = [mark for mark in segment.marks if mark[0] <= index]
+        segment.marks = [mark for mark in segment.marks if mark[0] <= index]
         active.take_over_from(walk)
         self.last_index = self.synced_index = index
         self.last_timestamp_ns = walk.timestamp_ns
