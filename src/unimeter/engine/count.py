@@ -86,6 +86,8 @@ class Counter:
         self.boundary_words = Words(64)
         self.boundaries = self.boundary_words.view
         self.boundary_count = 0
+        self.known_boundaries: dict[int, tuple[int, object]] = {}
+        self.known_lists: dict[tuple[bytes, ...], int] = {}
         self.allowed_words = Words(64)
         self.allowed = self.allowed_words.view
         self.allowed_count = 0
@@ -158,6 +160,9 @@ class Counter:
         origin, length, boundaries = calendar
         if length:
             return [origin, length, 0, 0]
+        known = self.known_boundaries.get(id(boundaries))
+        if known is not None:
+            return [0, 0, known[0], len(boundaries)]
         count = len(boundaries)
         start = self.boundary_count
         if start + count > self.boundaries.shape[0]:
@@ -168,9 +173,14 @@ class Counter:
         for i in range(count):
             view[start + i] = boundaries[i]
         self.boundary_count += count
+        # Equal rules share one array, which is kept, so that its id stays its own.
+        self.known_boundaries[id(boundaries)] = (start, boundaries)
         return [0, 0, start, count]
 
     def _key_name(self, key: bytes) -> int:
+        start = self.names.find(key, 0, self.key_bytes)
+        if start >= 0:
+            return start
         start = self.key_bytes
         if start + len(key) > len(self.names):
             self.key_names = None
@@ -181,7 +191,9 @@ class Counter:
         return start
 
     def _allowed(self, allowed: object) -> int:
-        start = self.allowed_count
+        if allowed in self.known_lists:
+            return self.known_lists[allowed] << 32 | len(allowed)
+        start = self.known_lists[allowed] = self.allowed_count
         if start + len(allowed) > self.allowed.shape[0]:
             self.allowed = None
             self.allowed_words.grow((start + len(allowed)) * 2)
