@@ -24,7 +24,6 @@ cdef class Counter:
     cdef Py_ssize_t at_sessions, at_records, at_strings, at_heap, memo_width
     cdef bint memo_on
     cdef Py_ssize_t begin_at, end_at
-    cdef unsigned long long sink
     cdef public unsigned long long offset, stored, duplicates, refused
     cdef void passes(self) noexcept nogil
     cdef void judge(self) noexcept nogil

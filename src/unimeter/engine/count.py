@@ -112,7 +112,6 @@ class Counter:
         self.pack = memoryview(bytearray(64))
         self.new_keys = 0
         self.key = Words(8).view
-        self.sink = 0
 
     # --- the metric table --------------------------------------------------------------
     def set_metric(
@@ -590,11 +589,9 @@ class Counter:
         """Key table: duplicates and conflicts."""
         i: cython.Py_ssize_t
         answer: cython.int
-        seen: cython.ulonglong = 0
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0 and self.scratch[8 * i + 5]:
-                seen ^= self.keys.touch(self.scratch[8 * i + 3])
-        self.sink = seen
+                self.keys.touch(self.scratch[8 * i + 3])
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0 and self.scratch[8 * i + 5]:
                 answer = self.keys.claim(
@@ -614,20 +611,18 @@ class Counter:
         count: cython.Py_ssize_t
         metric: cython.Py_ssize_t
         flags: cython.ulonglong
-        seen: cython.ulonglong = 0
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
                 flags = self.scratch[8 * i] - 1
                 if (self.body[at + 3] >> 50) & 1:
                     flags |= STRING
                 self.scratch[8 * i] = flags
-                self.scratch[8 * i + 7] = self.totals.series_index.touch(
-                    self.totals.series_tag(self.scratch[8 * i + 6], flags)
-                )
+                self.scratch[8 * i + 7] = self.totals.series_tag(self.scratch[8 * i + 6], flags)
+                self.totals.series_index.touch(self.scratch[8 * i + 7])
             at += 4
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
-                seen ^= self.totals.touch_series(self.scratch[8 * i + 7])
+                self.totals.touch_series(self.totals.series_index.slot(self.scratch[8 * i + 7]))
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
                 metric = cython.cast(cython.Py_ssize_t, self.scratch[8 * i] & _LOW32)
@@ -639,10 +634,7 @@ class Counter:
                 self.scratch[8 * i + 7] = cython.cast(cython.ulonglong, row)
         for i in range(self.begin_at, self.end_at):
             if self.outcomes[i] == 0:
-                seen ^= self.totals.touch_cell(
-                    cython.cast(cython.Py_ssize_t, self.scratch[8 * i + 7])
-                )
-        self.sink = seen
+                self.totals.touch_cell(cython.cast(cython.Py_ssize_t, self.scratch[8 * i + 7]))
 
     @cython.boundscheck(False)
     @cython.wraparound(False)

@@ -1,14 +1,6 @@
 # C declarations of keys.py, for the counting kernel.
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define unimeter_prefetch(place) __builtin_prefetch((place), 1)
-    #else
-    #define unimeter_prefetch(place) ((void)(place))
-    #endif
-    """
-    void unimeter_prefetch(const void *place) noexcept nogil
+from unimeter.engine.tables cimport unimeter_prefetch
 
 cdef class KeyTable:
     cdef public Py_ssize_t size, old_size, origin, moved, used
@@ -18,6 +10,6 @@ cdef class KeyTable:
     cdef unsigned long long[::1] slots, old_slots
     cdef unsigned int[::1] meta, old_meta
     cdef int claim(self, unsigned long long lo, unsigned long long hi, unsigned long long body) noexcept nogil
-    cdef unsigned long long touch(self, unsigned long long hi) noexcept nogil
+    cdef void touch(self, unsigned long long hi) noexcept nogil
     cdef unsigned long long age(self, unsigned int meta) noexcept nogil
     cdef void move_clusters(self, Py_ssize_t slots) noexcept nogil

@@ -140,7 +140,7 @@ class KeyTable:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def touch(self, hi: cython.ulonglong) -> cython.ulonglong:
+    def touch(self, hi: cython.ulonglong) -> None:
         """Bring a key's first slot and its meta word into the cache. Not by reading them:
         a page that was never written would be mapped twice, and loads would wait for each other.
         """
@@ -153,7 +153,6 @@ class KeyTable:
             pos = home_of(hi, self.size)
             unimeter_prefetch(cython.address(self.slots[2 * pos]))  # noqa: F821
             unimeter_prefetch(cython.address(self.meta[pos]))  # noqa: F821
-        return 0
 
     def age(self, meta: cython.uint) -> cython.ulonglong:
         """Days since the key was counted."""

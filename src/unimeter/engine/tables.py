@@ -63,11 +63,22 @@ class Index:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def touch(self, tag: cython.ulonglong) -> cython.ulonglong:
-        """The word in a tag's first slot: brings it into the cache, and is a likely row + 1."""
+    def slot(self, tag: cython.ulonglong) -> cython.ulonglong:
+        """The word in a tag's first slot: likely its row + 1, but only likely."""
         return self.slots[
             cython.cast(cython.Py_ssize_t, (tag * cython.cast(cython.ulonglong, self.size)) >> 32)
         ]
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def touch(self, tag: cython.ulonglong) -> None:
+        """Bring a tag's first slot into the cache, without waiting for it."""
+        at: cython.Py_ssize_t
+        if cython.compiled:
+            at = cython.cast(
+                cython.Py_ssize_t, (tag * cython.cast(cython.ulonglong, self.size)) >> 32
+            )
+            unimeter_prefetch(cython.address(self.slots[at]))  # noqa: F821
 
     def following(self, tag: cython.ulonglong) -> cython.Py_ssize_t:
         """The next row after the one `first` or `following` gave, or -1."""

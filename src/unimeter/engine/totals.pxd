@@ -1,6 +1,6 @@
 # C declarations of totals.py, for the counting kernel.
 
-from unimeter.engine.tables cimport Index
+from unimeter.engine.tables cimport Index, unimeter_prefetch
 
 cdef unsigned long long PERIOD, ALL, STRING
 
@@ -13,8 +13,8 @@ cdef class Totals:
     cdef object series_words, cell_words, member_words
     cdef unsigned long long[::1] series, cells, members
     cdef unsigned long long series_tag(self, unsigned long long account, unsigned long long metric) noexcept nogil
-    cdef unsigned long long touch_series(self, unsigned long long slot) noexcept nogil
-    cdef unsigned long long touch_cell(self, Py_ssize_t series) noexcept nogil
+    cdef void touch_series(self, unsigned long long slot) noexcept nogil
+    cdef void touch_cell(self, Py_ssize_t series) noexcept nogil
     cdef Py_ssize_t find_series(self, unsigned long long account, unsigned long long metric, bint make) noexcept nogil
     cdef Py_ssize_t find_cell(self, Py_ssize_t series, unsigned long long combination, unsigned long long start, bint make) noexcept nogil
     cdef Py_ssize_t bucket(self, Py_ssize_t series, unsigned long long start) noexcept nogil

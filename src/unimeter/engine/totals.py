@@ -107,19 +107,23 @@ class Totals:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def touch_series(self, slot: cython.ulonglong) -> cython.ulonglong:
-        """Read the series that a slot of the index names, if any."""
+    def touch_series(self, slot: cython.ulonglong) -> None:
+        """Bring the series that a slot of the index names, if any, into the cache."""
         row: cython.Py_ssize_t = cython.cast(cython.Py_ssize_t, slot & _LOW32)
-        return self.series[5 * (row - 1)] if row else 0
+        if cython.compiled:
+            if row:
+                unimeter_prefetch(cython.address(self.series[5 * row - 5]))  # noqa: F821
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def touch_cell(self, series: cython.Py_ssize_t) -> cython.ulonglong:
-        """Read both cache lines of a series' newest cell."""
-        row: cython.Py_ssize_t = cython.cast(
-            cython.Py_ssize_t, self.series[5 * series + 2] & _LOW32
-        )
-        return self.cells[12 * row - 12] ^ self.cells[12 * row - 1] if row else 0
+    def touch_cell(self, series: cython.Py_ssize_t) -> None:
+        """Bring both cache lines of a series' newest cell into the cache."""
+        row: cython.Py_ssize_t
+        if cython.compiled:
+            row = cython.cast(cython.Py_ssize_t, self.series[5 * series + 2] & _LOW32)
+            if row:
+                unimeter_prefetch(cython.address(self.cells[12 * row - 12]))  # noqa: F821
+                unimeter_prefetch(cython.address(self.cells[12 * row - 1]))  # noqa: F821
 
     # --- rows, found or made -----------------------------------------------------
     @cython.boundscheck(False)
