@@ -274,3 +274,49 @@ def test_readers_in_many_threads_see_whole_prefixes_while_the_log_is_written() -
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_no_room_for_the_next_segment_shows_before_an_entry_is_accepted() -> None:
+    disk = MemoryDisk(capacity=1_150_000)
+    wal = open_wal(disk, WalLimits(65536, 65536, background=True))
+    put(wal, b"x" * 20_000)
+    wal.sync()
+    thread = wal._spare._thread
+    assert thread is not None, "an eighth is used: the next one is being prepared"
+    thread.join()
+    with pytest.raises(DiskFullError) as caught:
+        for _ in range(10):
+            put(wal, b"y" * 10_000)
+    assert caught.value.from_index == 0, "nothing that was accepted is dropped"
+    accepted = wal.last_index
+    assert wal.sync() == accepted > 2
+    assert not wal.try_resume()
+    disk.capacity = None
+    while not wal.try_resume():
+        wal._spare._join()
+    put(wal, b"z" * 10_000)
+    assert wal.sync() == accepted + 1
+    wal.close()
+
+
+def test_a_disk_that_fails_while_a_segment_is_prepared_stops_the_log() -> None:
+    disk = MemoryDisk()
+    wal = open_wal(disk, WalLimits(65536, 65536, background=True))
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "sync" and path.endswith("spare.tmp"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    put(wal, b"x" * 20_000)
+    wal.sync()
+    wal._spare.close()
+    disk.on_operation = fail
+    put(wal, b"x" * 100)
+    wal.sync()
+    wal._spare._join()
+    with pytest.raises(FatalStorageError):
+        for _ in range(10):
+            put(wal, b"y" * 10_000)
+            wal.sync()
+    with pytest.raises(FatalStorageError):
+        wal.sync()

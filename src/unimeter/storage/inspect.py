@@ -3,6 +3,9 @@
 Owns the words. Each record of each file becomes one `Row`, in the order in which
 a start reads them: superblock, witness, outcomes, snapshots, log. Damage is a row
 too, and what lies behind it is still shown where that is possible.
+
+Kinds of rows: superblock, witness, outcomes, note, snapshot, segment, entry, event,
+torn, blank, damage.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class Row:
 
     file: str  # relative to the directory
     offset: int
-    what: str  # superblock, witness, outcomes, snapshot, segment, entry, event, torn, blank, damage
+    what: str  # superblock, witness, outcomes, note, snapshot, segment, entry, event, ...
     detail: str
 
 
@@ -45,8 +48,13 @@ def inspect(
     yield from _superblock(disk, path)
     yield from _witness(disk, path)
     bitmaps: Bitmaps = {}
-    for _, file in reading.outcomes_of(disk, path):
+    outcomes = reading.outcomes_of(disk, path)
+    for _, file in outcomes:
         yield from _outcomes(disk, path, file, bitmaps)
+    if events:
+        covered = outcomes[-1][0] if outcomes else 0
+        found = f"entries from {covered + 1} on: replay finds which events counted; not shown here"
+        yield Row("outcomes", 0, "note", found)
     for _, file in reading.snapshots_of(disk, path):
         yield from _snapshot(disk, path, file)
     try:
