@@ -10,12 +10,14 @@
     ├── ConnectionError             no connection, or it was lost      (retryable)
     ├── DeadlineExceededError       the caller's deadline passed       (retryable)
     ├── BackpressureError           the server asks to wait            (retryable)
+    │   └── DiskFullError           no space; the node goes on once there is
     ├── RedirectError               another node leads                 (retryable)
     ├── ServerError                 the server failed or refused without a better name
     └── DataError                   storage refused to open or read
         ├── CorruptionError         file, offset, expected, found
         ├── WrongDirectoryError     other node, cluster or format version
-        └── DirectoryInUseError     another process owns the directory
+        ├── DirectoryInUseError     another process owns the directory
+        └── FatalStorageError       the disk failed while running: the process must stop
 
 ``retryable`` tells whether the same call may succeed later unchanged. Errors
 of the data directory carry what was expected and what was found, because the
@@ -79,6 +81,18 @@ class BackpressureError(UnimeterError):
         self.retry_after = retry_after  # seconds
 
 
+class DiskFullError(BackpressureError):
+    """No space left: nothing of what was refused is stored; free space and go on.
+
+    `from_index` is the first log index that was dropped, 0 when nothing had
+    been accepted yet.
+    """
+
+    def __init__(self, message: str, from_index: int = 0) -> None:
+        super().__init__(message, retry_after=1.0)
+        self.from_index = from_index
+
+
 class RedirectError(UnimeterError):
     """Another node leads; `new_addr` is its ``host:port``."""
 
@@ -123,3 +137,11 @@ class WrongDirectoryError(DataError):
 
 class DirectoryInUseError(DataError):
     """Another process has the data directory open."""
+
+
+class FatalStorageError(DataError):
+    """The disk failed while the node was running: the process must stop.
+
+    Nothing that was not durable has been acknowledged, so a restart recovers
+    exactly what clients were told.
+    """

@@ -30,7 +30,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from unimeter.errors import BackpressureError, DataError, DirectoryInUseError, WrongDirectoryError
+from unimeter.errors import DirectoryInUseError, WrongDirectoryError
+from unimeter.errors import DiskFullError as DiskFullError
+from unimeter.errors import FatalStorageError as FatalStorageError
 from unimeter.storage.direct import DirectWriter
 
 Buffer = bytes | bytearray | memoryview
@@ -39,26 +41,6 @@ SECTOR_BYTES = 512  # the unit a disk writes whole or not at all
 ZEROS = bytes(1024 * 1024)
 _IOV_MAX = 1024  # Linux: buffers one pwritev accepts
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-class DiskFullError(BackpressureError):
-    """No space left: nothing of what was refused is stored; free space and go on.
-
-    `from_index` is the first log index that was dropped, 0 when nothing had
-    been accepted yet.
-    """
-
-    def __init__(self, message: str, from_index: int = 0) -> None:
-        super().__init__(message, retry_after=1.0)
-        self.from_index = from_index
-
-
-class FatalStorageError(DataError):
-    """The disk failed while the node was running: the process must stop.
-
-    Nothing that was not durable has been acknowledged, so a restart recovers
-    exactly what clients were told.
-    """
 
 
 class File(Protocol):
