@@ -29,7 +29,7 @@ test: $(VENV)/.installed-dev test-interpreted ## run the tests: a part interpret
 	$(bin)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-interpreted: $(VENV)/.installed-dev ## run engine and wire tests with the kernels interpreted
-	UNIMETER_PURE=1 $(bin)/python -m pytest -n $(WORKERS) -m "not slow" $(wildcard tests/engine tests/wire)
+	UNIMETER_PURE=1 $(bin)/python -m pytest -n $(WORKERS) $(wildcard tests/engine tests/wire)
 
 check: $(VENV)/.installed-dev ## format, lint, types, layers, docs
 	$(bin)/ruff format --check .

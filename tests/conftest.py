@@ -38,6 +38,15 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the slow tests out where kernels are interpreted: there they take minutes each."""
+    from unimeter.engine import COMPILED
+
+    for item in items:
+        if not COMPILED and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow, and the kernels are interpreted"))
+
+
 def shared_folder() -> Path | None:
     """Return the folder of real input that lies beside the repository, if it does."""
     named = os.environ.get("SHARED_DIR")
