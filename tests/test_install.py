@@ -97,7 +97,7 @@ def test_where_a_compiler_works_the_installation_has_every_kernel_compiled() -> 
     if os.environ.get("UNIMETER_PURE") or os.environ.get("UNIMETER_NO_COMPILE"):
         pytest.skip("interpreted kernels were asked for")
     headers = Path(sysconfig.get_path("include"), "Python.h")
-    if shutil.which("cc") is None or not headers.exists():
+    if shutil.which(os.environ.get("CC", "cc")) is None or not headers.exists():
         pytest.skip("there is no C compiler here, or Python's headers are missing")
     for name in unimeter.engine.KERNELS:
         assert not importlib.import_module(f"unimeter.engine.{name}").__file__.endswith(".py"), name
