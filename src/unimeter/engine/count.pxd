@@ -18,7 +18,8 @@ cdef class Counter:
     cdef unsigned char[::1] key_names, body_bytes, outcomes, pack
     cdef public Py_ssize_t metric_count, alert_count, new_keys
     cdef public Py_ssize_t n_requests, n_events
-    cdef dict known_boundaries, known_lists
+    cdef list known_boundaries
+    cdef dict known_lists
     cdef public Py_ssize_t boundary_count, allowed_count, key_bytes
     cdef Py_ssize_t n_metrics, n_accounts, n_tags, n_ids
     cdef Py_ssize_t at_sessions, at_records, at_strings, at_heap, memo_width

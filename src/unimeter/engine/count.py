@@ -86,7 +86,7 @@ class Counter:
         self.boundary_words = Words(64)
         self.boundaries = self.boundary_words.view
         self.boundary_count = 0
-        self.known_boundaries: dict[int, tuple[int, object]] = {}
+        self.known_boundaries: list[tuple[int, object]] = []
         self.known_lists: dict[tuple[bytes, ...], int] = {}
         self.allowed_words = Words(64)
         self.allowed = self.allowed_words.view
@@ -159,9 +159,9 @@ class Counter:
         origin, length, boundaries = calendar
         if length:
             return [origin, length, 0, 0]
-        known = self.known_boundaries.get(id(boundaries))
-        if known is not None:
-            return [0, 0, known[0], len(boundaries)]
+        for start, known in self.known_boundaries:
+            if known is boundaries:  # equal rules share one array
+                return [0, 0, start, len(boundaries)]
         count = len(boundaries)
         start = self.boundary_count
         if start + count > self.boundaries.shape[0]:
@@ -172,8 +172,7 @@ class Counter:
         for i in range(count):
             view[start + i] = boundaries[i]
         self.boundary_count += count
-        # Equal rules share one array, which is kept, so that its id stays its own.
-        self.known_boundaries[id(boundaries)] = (start, boundaries)
+        self.known_boundaries.append((start, boundaries))
         return [0, 0, start, count]
 
     def _key_name(self, key: bytes) -> int:
