@@ -576,7 +576,9 @@ class Counter:
                             self.key[4] = tag_lo
                             self.key[5] = tag_hi
                             count = 6
-                    self.hasher.hash_words(self.key, count)
+                    self.hasher.hash_words(
+                        self.key, count, cython.cast(cython.ulonglong, 8 * count) << 56
+                    )
                     self.scratch[8 * i + 2] = self.hasher.lo
                     self.scratch[8 * i + 3] = self.hasher.hi
                     self.scratch[8 * i + 4] = body

@@ -7,9 +7,9 @@ replicas. Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF"
 (2012), and its reference implementation's 128-bit variant; the published test
 vectors are in the tests.
 
-`Hasher` takes whole 64-bit words; `hash_bytes` packs bytes into words as the
-paper says. `spread` is the cheap mix for in-memory tables over keys that
-nobody outside chooses the order of; it is seeded with the same secret.
+`Hasher` takes whole 64-bit words, or bytes that it packs into words. `spread`
+is the cheap mix for in-memory tables over keys that nobody outside chooses the
+order of; it is seeded with the same secret.
 
 Everything wraps at 64 bits. Compiled code wraps by itself, interpreted code by
 the masks, so both give the same numbers. The mask is a local `ones`, made by a
@@ -21,6 +21,15 @@ from __future__ import annotations
 
 import cython
 
+from unimeter.engine.memory import Words
+from unimeter.limits import (
+    PROPERTIES_PER_EVENT_MAX,
+    PROPERTY_KEY_BYTES_MAX,
+    PROPERTY_VALUE_BYTES_MAX,
+)
+
+# A whole tag set, the longest thing hashed: a count, and two lengths with each pair.
+BYTES_MAX = 8 + PROPERTIES_PER_EVENT_MAX * (PROPERTY_KEY_BYTES_MAX + PROPERTY_VALUE_BYTES_MAX + 2)
 M64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 _C0 = cython.declare(cython.ulonglong, 0x736F6D6570736575)
 _C1 = cython.declare(cython.ulonglong, 0x646F72616E646F6D)
@@ -46,68 +55,22 @@ def spread(a: cython.ulonglong, b: cython.ulonglong) -> cython.ulonglong:
 @cython.final
 @cython.cclass
 class Hasher:
-    """One running SipHash-2-4-128; `lo` and `hi` hold the result after `finish`."""
+    """SipHash-2-4-128 under one key; `lo` and `hi` hold the last result."""
 
     def __init__(self, key: bytes) -> None:
         assert len(key) == 16, "a SipHash key is 16 bytes"
         self.k0 = int.from_bytes(key[:8], "little")
         self.k1 = int.from_bytes(key[8:], "little")
-        self.start()
-
-    def start(self) -> None:
-        self.v0 = self.k0 ^ _C0
-        self.v1 = self.k1 ^ _C1 ^ 0xEE
-        self.v2 = self.k0 ^ _C2
-        self.v3 = self.k1 ^ _C3
         self.lo = 0
         self.hi = 0
-
-    def rounds(self, count: cython.int) -> None:
-        v0: cython.ulonglong = self.v0
-        v1: cython.ulonglong = self.v1
-        v2: cython.ulonglong = self.v2
-        v3: cython.ulonglong = self.v3
-        ones: cython.ulonglong = cython.cast(cython.ulonglong, -1)
-        i: cython.int
-        for i in range(count):
-            v0 = (v0 + v1) & ones
-            v1 = ((v1 << 13) & ones) | (v1 >> 51)
-            v1 ^= v0
-            v0 = ((v0 << 32) & ones) | (v0 >> 32)
-            v2 = (v2 + v3) & ones
-            v3 = ((v3 << 16) & ones) | (v3 >> 48)
-            v3 ^= v2
-            v0 = (v0 + v3) & ones
-            v3 = ((v3 << 21) & ones) | (v3 >> 43)
-            v3 ^= v0
-            v2 = (v2 + v1) & ones
-            v1 = ((v1 << 17) & ones) | (v1 >> 47)
-            v1 ^= v2
-            v2 = ((v2 << 32) & ones) | (v2 >> 32)
-        self.v0 = v0
-        self.v1 = v1
-        self.v2 = v2
-        self.v3 = v3
-
-    def word(self, m: cython.ulonglong) -> None:
-        self.v3 ^= m
-        self.rounds(2)
-        self.v0 ^= m
-
-    def finish(self, last: cython.ulonglong) -> None:
-        """Take the last word (length in its top byte) and produce `lo` and `hi`."""
-        self.word(last)
-        self.v2 ^= 0xEE
-        self.rounds(4)
-        self.lo = self.v0 ^ self.v1 ^ self.v2 ^ self.v3
-        self.v1 ^= 0xDD
-        self.rounds(4)
-        self.hi = self.v0 ^ self.v1 ^ self.v2 ^ self.v3
+        self.packed = Words(BYTES_MAX // 8).view
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def hash_words(self, data: cython.ulonglong[::1], count: cython.Py_ssize_t) -> None:
-        """Hash the first `count` words: `start`, `word` for each, `finish`, in registers."""
+    def hash_words(
+        self, data: cython.ulonglong[::1], count: cython.Py_ssize_t, last: cython.ulonglong
+    ) -> None:
+        """Hash the first `count` words and `last`, whose top byte is the length modulo 256."""
         v0: cython.ulonglong = self.k0 ^ _C0
         v1: cython.ulonglong = self.k1 ^ _C1 ^ 0xEE
         v2: cython.ulonglong = self.k0 ^ _C2
@@ -117,14 +80,14 @@ class Hasher:
         i: cython.Py_ssize_t
         r: cython.int
         rounds: cython.int
-        # Word `count` is the length; the two after it are the finalisation's halves.
+        # Two steps after the last word are the finalisation's halves.
         for i in range(count + 3):
             m = 0
             rounds = 2
             if i < count:
                 m = data[i]
             elif i == count:
-                m = (cython.cast(cython.ulonglong, 8 * count) & 0xFF) << 56
+                m = last
             elif i == count + 1:
                 v2 ^= 0xEE
                 rounds = 4
@@ -151,31 +114,25 @@ class Hasher:
             v0 ^= m
         self.hi = v0 ^ v1 ^ v2 ^ v3
 
-    def digest(self, data: bytes) -> bytes:
-        """The 16-byte hash of `data`, as the reference implementation prints it."""
-        view: cython.uchar[::1] = memoryview(bytearray(data or b"\0"))
-        self.hash_bytes(view, 0, len(data))
-        return int(self.lo).to_bytes(8, "little") + int(self.hi).to_bytes(8, "little")
-
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def hash_bytes(
         self, data: cython.uchar[::1], start: cython.Py_ssize_t, length: cython.Py_ssize_t
     ) -> None:
-        i: cython.Py_ssize_t = 0
-        j: cython.Py_ssize_t
-        w: cython.ulonglong
-        self.start()
-        while i + 8 <= length:
-            w = 0
-            for j in range(8):
-                w |= cython.cast(cython.ulonglong, data[start + i + j]) << (8 * j)
-            self.word(w)
-            i += 8
-        w = cython.cast(cython.ulonglong, length & 0xFF) << 56
-        j = 0
-        while i < length:
-            w |= cython.cast(cython.ulonglong, data[start + i]) << (8 * j)
-            i += 1
-            j += 1
-        self.finish(w)
+        """Hash bytes, at most BYTES_MAX of them, packed into words as the paper says."""
+        i: cython.Py_ssize_t
+        w: cython.ulonglong = 0
+        for i in range(length):
+            w |= cython.cast(cython.ulonglong, data[start + i]) << (8 * (i & 7))
+            if (i & 7) == 7:
+                self.packed[i >> 3] = w
+                w = 0
+        w |= cython.cast(cython.ulonglong, length & 0xFF) << 56
+        self.hash_words(self.packed, length >> 3, w)
+
+    def digest(self, data: bytes) -> bytes:
+        """The 16-byte hash of `data`, as the reference implementation prints it."""
+        assert len(data) <= BYTES_MAX, "longer than anything an entry names"
+        view: cython.uchar[::1] = memoryview(bytearray(data or b"\0"))
+        self.hash_bytes(view, 0, len(data))
+        return int(self.lo).to_bytes(8, "little") + int(self.hi).to_bytes(8, "little")
