@@ -25,6 +25,7 @@ KERNELS: tuple[str, ...] = (
     "tables",
     "keys",
     "totals",
+    "thresholds",
     "fold",
     "decode",
     "count",

@@ -3,20 +3,21 @@
 from unimeter.engine.hashing cimport Hasher
 from unimeter.engine.keys cimport KeyTable
 from unimeter.engine.tables cimport Interner
+from unimeter.engine.thresholds cimport Thresholds
 from unimeter.engine.totals cimport Totals
 
-cdef bint below(unsigned long long high, unsigned long long low, unsigned long long limit) noexcept nogil
 
 cdef class Counter:
     cdef public Hasher hasher
     cdef public KeyTable keys
     cdef public Totals totals
+    cdef public Thresholds thresholds
     cdef public Interner accounts, values, combinations
-    cdef object metric_words, head_words, boundary_words, allowed_words, alert_words
+    cdef object metric_words, head_words, boundary_words, allowed_words
     cdef object body_words, scratch_words, memo_words, result_words, names, outcome_array
-    cdef unsigned long long[::1] metrics, heads, boundaries, allowed, alerts, body, scratch, memo, local, results, key
+    cdef unsigned long long[::1] metrics, heads, boundaries, allowed, body, scratch, memo, local, results, key
     cdef unsigned char[::1] key_names, body_bytes, outcomes, pack
-    cdef public Py_ssize_t metric_count, alert_count, new_keys
+    cdef public Py_ssize_t metric_count, new_keys
     cdef public Py_ssize_t n_requests, n_events
     cdef list known_boundaries
     cdef dict known_lists
@@ -43,10 +44,4 @@ cdef class Counter:
     cdef unsigned long long start_of(self, Py_ssize_t row, Py_ssize_t which, unsigned long long ts) noexcept nogil
     cdef void add(self) noexcept nogil
     cdef void add_member(self, Py_ssize_t i, Py_ssize_t metric, Py_ssize_t series, Py_ssize_t bucket, Py_ssize_t at) noexcept nogil
-    cdef bint beyond(self, int agg, Py_ssize_t cell, unsigned long long limit, bint falling) noexcept nogil
-    cdef bint average_beyond(self, Py_ssize_t at, unsigned long long limit, bint falling) noexcept nogil
-    cdef void learn_sides(self, Py_ssize_t metric, Py_ssize_t cell) noexcept nogil
-    cdef void learn_sides_of(self, Py_ssize_t metric, Py_ssize_t watched, Py_ssize_t total) noexcept nogil
-    cdef void cross(self, Py_ssize_t metric, Py_ssize_t watched, Py_ssize_t total, unsigned long long offset, unsigned long long ts, unsigned long long period) noexcept nogil
-    cdef void fire(self, Py_ssize_t watched, Py_ssize_t total, Py_ssize_t threshold, unsigned long long offset, unsigned long long ts, unsigned long long period, int agg) noexcept nogil
     cdef void tally(self) noexcept nogil

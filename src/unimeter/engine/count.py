@@ -24,20 +24,16 @@ The metric table is what the kernel knows of the catalog, 48 words a metric:
     9   the period and the bucket last used: start, end, start, end
     13  dimensions: key offset << 16 | key length, allowed offset << 32 | allowed count
     29  thresholds: value, flags (1 recurring, 2 falling)
-
-A threshold keeps three bits in the flags of the cell it watches: fired in this
-period (bit i), the total is on its firing side (8 + i), and the side is known
-(16 + i). It fires when the side turns; without the recurring flag only while
-"fired" is not set. So each crossing fires once, however many events follow.
 """
 
 from __future__ import annotations
 
 import cython
-from cython.cimports.unimeter.engine.hashing import M64, Hasher, spread
+from cython.cimports.unimeter.engine.hashing import Hasher, spread
 from cython.cimports.unimeter.engine.keys import KeyTable
 from cython.cimports.unimeter.engine.tables import Interner
-from cython.cimports.unimeter.engine.totals import STRING, Totals, to_signed
+from cython.cimports.unimeter.engine.thresholds import Thresholds
+from cython.cimports.unimeter.engine.totals import STRING, Totals
 
 from unimeter.engine.memory import Words
 from unimeter.limits import COMBINATIONS_MAX
@@ -49,20 +45,8 @@ _COMBINATIONS_MAX = cython.declare(cython.Py_ssize_t, COMBINATIONS_MAX)
 _BLOCK = cython.declare(cython.Py_ssize_t, 256)  # events; their scratch is 16 KiB
 _MEMO_MAX = cython.declare(cython.Py_ssize_t, 1 << 18)
 METRIC_WORDS = 48
-ALERT_WORDS = 9  # offset, account, metric | STRING, threshold, value 128, count, timestamp, period
 
 COUNT, SUM, MAX, LATEST, COUNT_UNIQUE, MIN, AVG = range(7)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def below(high: cython.ulonglong, low: cython.ulonglong, limit: cython.ulonglong) -> cython.bint:
-    """Whether the signed 128-bit (high, low) is below the signed 64-bit limit."""
-    wide: cython.ulonglong = M64 if limit >> 63 else 0
-    if high != wide:
-        return to_signed(high) < to_signed(wide)
-    return low < limit
 
 
 @cython.final
@@ -94,9 +78,8 @@ class Counter:
         self.names = bytearray(1024)
         self.key_names = memoryview(self.names)
         self.key_bytes = 0
-        self.alert_words = Words(64)
-        self.alerts = self.alert_words.view
-        self.alert_count = 0
+        self.thresholds = Thresholds(self.totals)
+        self.thresholds.see(self.metrics)
         self.body_words = Words(1 << 16)
         self.body = self.body_words.view
         self.body_bytes = self.body_words.view.cast("B")
@@ -133,8 +116,10 @@ class Counter:
         need = (number + 1) * METRIC_WORDS
         if need > self.metrics.shape[0]:
             self.metrics = None
+            self.thresholds.let_go()
             self.metric_words.grow(need * 2)
             self.metrics = self.metric_words.view
+            self.thresholds.see(self.metrics)
         if number >= self.heads.shape[0]:
             self.heads = None
             self.head_words.grow(2 * number + 64)
@@ -289,11 +274,7 @@ class Counter:
                 for i in range(pairs):
                     self.memo[i] = 0
         if thresholds:
-            room = (self.alert_count + n * thresholds) * ALERT_WORDS
-            if room > self.alerts.shape[0]:
-                self.alerts = None
-                self.alert_words.grow(room * 5 // 4)
-                self.alerts = self.alert_words.view
+            self.thresholds.reserve(n * thresholds)
 
     def skip(self, first: int, count: int) -> None:
         """Events of a request that was counted before: duplicates, without looking further."""
@@ -702,7 +683,7 @@ class Counter:
             if (row >> 9) & 1:
                 watched = self.totals.period(series, self.start_of(metric, 0, ts))
             if row >> 24:
-                self.learn_sides(metric, watched)
+                self.thresholds.learn(metric, watched, watched)
             self.totals.add(bucket, value, ts, offset)
             if watched != bucket:
                 self.totals.add(watched, value, ts, offset)
@@ -712,7 +693,7 @@ class Counter:
                 )
             if row >> 24:
                 period = self.totals.cells[12 * watched + 1]
-                self.cross(metric, watched, watched, offset, ts, period)
+                self.thresholds.cross(metric, watched, watched, offset, ts, period)
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
@@ -738,7 +719,7 @@ class Counter:
         if (row >> 8) & 1:
             total = self.totals.all_time(series)
         if row >> 24:
-            self.learn_sides_of(metric, watched, total)
+            self.thresholds.learn(metric, watched, total)
         if self.scratch[8 * i + 1]:
             self.totals.join(
                 self.totals.combination(bucket, self.scratch[8 * i + 1]),
@@ -759,180 +740,9 @@ class Counter:
         if total != watched:
             self.totals.join(total, member, ts, offset, removed)
         if row >> 24:
-            self.cross(metric, watched, total, offset, ts, self.totals.cells[12 * watched + 1])
-
-    # --- thresholds ------------------------------------------------------------------------
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def beyond(
-        self,
-        agg: cython.int,
-        cell: cython.Py_ssize_t,
-        limit: cython.ulonglong,
-        falling: cython.bint,
-    ) -> cython.bint:
-        """Whether the total of `cell` is on the firing side of a threshold."""
-        at: cython.Py_ssize_t = 12 * cell
-        low: cython.ulonglong
-        high: cython.ulonglong
-        if agg == 6:
-            return self.average_beyond(at, limit, falling)
-        if agg == 1:
-            low = self.totals.cells[at + 2]
-            high = self.totals.cells[at + 3]
-        else:
-            if agg == 2:
-                low = self.totals.cells[at + 6]
-            elif agg == 5:
-                low = self.totals.cells[at + 5]
-            elif agg == 3:
-                low = self.totals.cells[at + 7]
-            else:
-                low = self.totals.cells[at + 4]
-            high = M64 if low >> 63 else 0
-        if falling:
-            return below(high, low, limit) or (low == limit and high == (M64 if limit >> 63 else 0))
-        return not below(high, low, limit)
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def average_beyond(
-        self, at: cython.Py_ssize_t, limit: cython.ulonglong, falling: cython.bint
-    ) -> cython.bint:
-        """sum against limit * count, exactly: the product in two's complement 128 bits."""
-        count: cython.ulonglong = self.totals.cells[at + 4]
-        a: cython.ulonglong = limit & _LOW32
-        b: cython.ulonglong = limit >> 32
-        c: cython.ulonglong = count & _LOW32
-        d: cython.ulonglong = count >> 32
-        mid: cython.ulonglong = (b * c + ((a * c) >> 32)) & M64
-        mid2: cython.ulonglong = (a * d + (mid & _LOW32)) & M64
-        low: cython.ulonglong = (limit * count) & M64
-        high: cython.ulonglong = (b * d + (mid >> 32) + (mid2 >> 32)) & M64
-        sum_low: cython.ulonglong = self.totals.cells[at + 2]
-        sum_high: cython.ulonglong = self.totals.cells[at + 3]
-        if limit >> 63:
-            high = (high - count) & M64
-        if sum_high == high and sum_low == low:
-            return True
-        if sum_high != high:
-            return (to_signed(sum_high) < to_signed(high)) == falling
-        return (sum_low < low) == falling
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def learn_sides(self, metric: cython.Py_ssize_t, cell: cython.Py_ssize_t) -> None:
-        """Before an event: the side of every threshold that has none yet."""
-        self.learn_sides_of(metric, cell, cell)
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def learn_sides_of(
-        self, metric: cython.Py_ssize_t, watched: cython.Py_ssize_t, total: cython.Py_ssize_t
-    ) -> None:
-        row: cython.ulonglong = self.metrics[metric]
-        flags: cython.ulonglong = self.totals.cells[12 * watched + 11]
-        count: cython.Py_ssize_t = cython.cast(cython.Py_ssize_t, row >> 24)
-        agg: cython.int = cython.cast(cython.int, row & 0xFF)
-        k: cython.Py_ssize_t
-        bit: cython.ulonglong
-        if total != watched:
-            # Members carried along change through other periods too: a side kept here is stale.
-            flags &= M64 ^ 0xFFFF00
-        for k in range(count):
-            bit = cython.cast(cython.ulonglong, 1) << (16 + k)
-            if flags & bit:
-                continue
-            flags |= bit
-            # COUNT, SUM and sets start a period at 0; the others have no side before an event.
-            if (agg == 0 or agg == 1 or agg == 4) or self.totals.cells[12 * total + 8]:
-                if self.beyond(
-                    agg,
-                    total,
-                    self.metrics[metric + 29 + 2 * k],
-                    ((self.metrics[metric + 30 + 2 * k] >> 1) & 1) != 0,
-                ):
-                    flags |= cython.cast(cython.ulonglong, 1) << (8 + k)
-        self.totals.cells[12 * watched + 11] = flags
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def cross(
-        self,
-        metric: cython.Py_ssize_t,
-        watched: cython.Py_ssize_t,
-        total: cython.Py_ssize_t,
-        offset: cython.ulonglong,
-        ts: cython.ulonglong,
-        period: cython.ulonglong,
-    ) -> None:
-        """After an event: fire the thresholds whose side turned."""
-        row: cython.ulonglong = self.metrics[metric]
-        flags: cython.ulonglong = self.totals.cells[12 * watched + 11]
-        count: cython.Py_ssize_t = cython.cast(cython.Py_ssize_t, row >> 24)
-        agg: cython.int = cython.cast(cython.int, row & 0xFF)
-        k: cython.Py_ssize_t
-        side: cython.ulonglong
-        fired: cython.ulonglong
-        how: cython.ulonglong
-        for k in range(count):
-            side = cython.cast(cython.ulonglong, 1) << (8 + k)
-            fired = cython.cast(cython.ulonglong, 1) << k
-            how = self.metrics[metric + 30 + 2 * k]
-            if not self.beyond(
-                agg, total, self.metrics[metric + 29 + 2 * k], ((how >> 1) & 1) != 0
-            ):
-                flags &= ~side & M64
-                continue
-            if flags & side:
-                continue
-            flags |= side
-            if (flags & fired) == 0 or how & 1:
-                flags |= fired
-                self.fire(watched, total, k, offset, ts, period, agg)
-        self.totals.cells[12 * watched + 11] = flags
-
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    def fire(
-        self,
-        watched: cython.Py_ssize_t,
-        total: cython.Py_ssize_t,
-        threshold: cython.Py_ssize_t,
-        offset: cython.ulonglong,
-        ts: cython.ulonglong,
-        period: cython.ulonglong,
-        agg: cython.int,
-    ) -> None:
-        """Append one alert."""
-        to: cython.Py_ssize_t = 9 * self.alert_count
-        at: cython.Py_ssize_t = 12 * total
-        series: cython.Py_ssize_t = cython.cast(
-            cython.Py_ssize_t, self.totals.cells[12 * watched] & _LOW32
-        )
-        low: cython.ulonglong = self.totals.cells[at + 4]
-        high: cython.ulonglong = 0
-        if agg == 1 or agg == 6:
-            low = self.totals.cells[at + 2]
-            high = self.totals.cells[at + 3]
-        elif agg == 2:
-            low = self.totals.cells[at + 6]
-        elif agg == 5:
-            low = self.totals.cells[at + 5]
-        elif agg == 3:
-            low = self.totals.cells[at + 7]
-        if agg == 2 or agg == 5 or agg == 3:
-            high = M64 if low >> 63 else 0
-        self.alerts[to] = offset
-        self.alerts[to + 1] = self.totals.series[5 * series]
-        self.alerts[to + 2] = self.totals.series[5 * series + 1]
-        self.alerts[to + 3] = cython.cast(cython.ulonglong, threshold)
-        self.alerts[to + 4] = low
-        self.alerts[to + 5] = high
-        self.alerts[to + 6] = self.totals.cells[at + 4]
-        self.alerts[to + 7] = ts
-        self.alerts[to + 8] = period
-        self.alert_count += 1
+            self.thresholds.cross(
+                metric, watched, total, offset, ts, self.totals.cells[12 * watched + 1]
+            )
 
     # --- per request --------------------------------------------------------------------------
     @cython.boundscheck(False)
@@ -1008,13 +818,13 @@ class Counter:
         return self.body_words.view[8 : 8 + self.n_requests]
 
     def alert_at(self, number: int) -> tuple[int, ...]:
-        """offset, account, metric | STRING, threshold, value, count, timestamp, period."""
-        at = 9 * number
-        a = self.alert_words.view
-        value = int(a[at + 4]) | int(a[at + 5]) << 64
-        if value >> 127:
-            value -= 1 << 128
-        return (a[at], a[at + 1], a[at + 2], a[at + 3], value, a[at + 6], a[at + 7], a[at + 8])
+        """Alert `number`, from 0; see `Thresholds.alert_at`."""
+        return self.thresholds.alert_at(number)
+
+    @property
+    def alert_count(self) -> int:
+        """Alerts raised so far; their positions count from 1."""
+        return self.thresholds.count
 
     def head_of(self, metric: int) -> int:
         """Newest series of a metric, row + 1."""
@@ -1040,11 +850,10 @@ class Counter:
     # --- snapshot --------------------------------------------------------------------------------
     def dump(self) -> list[object]:
         """The whole state as buffers; the metric table is made again from the catalog."""
-        head = [self.metric_count, self.alert_count]
         return [
-            b"".join(int(v).to_bytes(8, "little") for v in head),
+            int(self.metric_count).to_bytes(8, "little"),
             self.head_words.view[: self.metric_count],
-            self.alert_words.view[: 9 * self.alert_count],
+            *self.thresholds.dump(),
             *self.accounts.dump(),
             *self.values.dump(),
             *self.combinations.dump(),
@@ -1054,10 +863,9 @@ class Counter:
 
     def load(self, source: object) -> None:
         """Take the state that `dump` gave. The metric table must be set afterwards."""
-        metrics, self.alert_count = source.words(2)
+        (metrics,) = source.words(1)
         self.head_words = source.array(metrics, 64)
         self.heads = self.head_words.view
-        self.alert_words = source.array(9 * self.alert_count, 64)
-        self.alerts = self.alert_words.view
+        self.thresholds.load(source)
         for part in (self.accounts, self.values, self.combinations, self.totals, self.keys):
             part.load(source)
