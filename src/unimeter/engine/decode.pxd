@@ -11,7 +11,7 @@ cdef class EntryBuilder:
     cdef public int stop, stop_version, stop_type
     cdef public Py_ssize_t stop_request, stop_length, events, size, request_count, session_count
     cdef Py_ssize_t metric_count, account_count, tags_count, id_count, heap_used
-    cdef unsigned long long seed, epoch
+    cdef unsigned long long epoch
     cdef unsigned long long[::1] table, records, requests, sessions, strings, map
     cdef unsigned char[::1] heap
     cdef object heap_words, record_words, request_words, session_words, string_words, map_words

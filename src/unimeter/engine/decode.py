@@ -209,7 +209,6 @@ class EntryBuilder:
         self.stop_length = 0
         self.stop_version = 0
         self.stop_type = 0
-        self.seed = 0
         self.epoch = 1
         self.table = Words(0x40000).view
         self.heap_words = Words(1 << 15)
