@@ -18,8 +18,8 @@ from unimeter.engine import KERNELS
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "unimeter"
 
 ANYTHING = {
-    "server", "storage", "engine", "wire", "client", "sim", "cli", "bench", "demo", "embedded",
-    "root", "base",
+    "server", "storage", "engine", "raft", "wire", "client", "sim", "cli", "bench", "demo",
+    "embedded", "root", "base",
 }  # fmt: skip
 
 # Layer -> the other layers it may import. A layer may always import itself.
@@ -27,10 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "base": set(),
     "wire": {"base"},
     "engine": {"base"},
-    "storage": {"engine", "base"},
-    "server": {"storage", "engine", "wire", "base"},
+    "raft": {"base"},
+    "storage": {"engine", "raft", "base"},
+    "server": {"storage", "engine", "raft", "wire", "base"},
     "client": {"wire", "base"},
-    "sim": {"engine", "storage", "wire", "client", "base"},
+    "sim": {"engine", "raft", "storage", "wire", "client", "base"},
     # Commands put a whole together and may import anything.
     "cli": ANYTHING,
     "bench": ANYTHING,
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "root": {"server", "client", "wire", "embedded", "base"},
 }
 
-CORE = {"base", "wire", "engine"}
+CORE = {"base", "wire", "engine", "raft"}
 # Modules of other layers that promise to be pure as well.
 CORE_MODULES = {"client.core"}
 
