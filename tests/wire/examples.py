@@ -110,6 +110,28 @@ def response(
 
 
 ROUTES = [m.PartitionRoute(ADDRESS, [ADDRESS])] * 256
+CLUSTER_ID = bytes.fromhex("00112233445566778899aabbccddeeff")
+NODES = [
+    m.NodeStatus(
+        1,
+        "10.0.0.1:7001",
+        "10.0.0.1:7101",
+        m.NodeRole.LEADER,
+        m.Membership.VOTER,
+        heard_ms=0,
+        term=1,
+        last_index=17,
+        commit=17,
+        applied=17,
+        match=17,
+        disk_free_bytes=10**9,
+        disk_used_bytes=2**26,
+        hash_index=16,
+        state_hash=bytes.fromhex("5eed") * 8,
+        version="0.1.0",
+    ),
+    m.NodeStatus(3, "10.0.0.3:7001", "10.0.0.3:7101", heard_ms=4200, match=9, lag=8),
+]
 PARTITIONS = [m.PartitionStatus(1, 17, 2, 1)] * 256
 TOTAL = AggValue(sum=700, count=2, max=500, last_value=200, last_timestamp=NOON, min=200)
 V1_TOTAL = AggValue(sum=700, count=2, max=500, last_value=200, last_timestamp=NOON)
@@ -408,8 +430,24 @@ EXAMPLES = [
     response(
         2,
         P.CLUSTER_STATUS,
-        m.ClusterStatusReply(1, 1, 17, 1, 3, 60_000_000_000, PARTITIONS, {"events": 5}),
+        m.ClusterStatusReply(
+            1, 3, 17, 1, 3, 60_000_000_000, PARTITIONS, {"events": 5}, CLUSTER_ID, 1, NODES
+        ),
         "CLUSTER_STATUS response",
+    ),
+    request(2, m.TransferLeader(2), "TRANSFER_LEADER request"),
+    response(2, P.TRANSFER_LEADER, m.Done(), "TRANSFER_LEADER response"),
+    response(
+        2,
+        P.TRANSFER_LEADER,
+        m.ErrorReply(m.ErrorCode.INVALID_INPUT, "no node 9 in this cluster"),
+        "TRANSFER_LEADER to a node that does not exist",
+    ),
+    response(
+        2,
+        P.INGEST_SYNC,
+        m.ErrorReply(m.ErrorCode.NOT_LEADER, "no leader is known", 100),
+        "no leader",
     ),
     response(
         2,

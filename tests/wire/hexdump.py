@@ -42,6 +42,9 @@ PARTS = {
     ("node status", 32): "node id:2,node count:2,segments:4,log offset:8,aggregate keys:8,"
     "uptime in ns:8",
     ("partition run", 16): "run length:2,term:4,commit:8,role:1,leader:1",
+    ("cluster", 20): "cluster id:16,leader:2,nodes count:2",
+    ("node", 96): "node id:2,role:1,membership:1,heard ms ago:4,term:8,last index:8,commit:8,"
+    "applied:8,match:8,lag:8,disk free:8,disk used:8,hash index:8,state hash:16",
     ("error", 10): "code:2,zero:2,retry after in ms:4,text length:2",
 }
 

@@ -161,6 +161,7 @@ V2_REQUEST = st.one_of(
     ),
     st.builds(m.Members, account=ACCOUNT, metric_code=TEXT, at_ns=I64, **PAGE, **READ),
     st.builds(m.ClusterStatus),
+    st.builds(m.TransferLeader, node_id=st.integers(0, 255)),
 )
 
 
@@ -196,6 +197,26 @@ ALERT = st.builds(
 ROUTE = st.builds(m.PartitionRoute, leader=ADDRESS, replicas=st.lists(ADDRESS, max_size=2))
 ROUTES = st.lists(ROUTE, min_size=1, max_size=4).map(
     lambda some: [some[i % len(some)] for i in range(PARTITION_COUNT)]
+)
+NODE = st.builds(
+    m.NodeStatus,
+    node_id=U16,
+    client_address=TEXT,
+    peer_address=TEXT,
+    role=st.sampled_from(m.NodeRole),
+    membership=st.sampled_from(m.Membership),
+    heard_ms=U32,
+    term=U64,
+    last_index=U64,
+    commit=U64,
+    applied=U64,
+    match=U64,
+    lag=U64,
+    disk_free_bytes=U64,
+    disk_used_bytes=U64,
+    hash_index=U64,
+    state_hash=st.binary(min_size=16, max_size=16),
+    version=TEXT,
 )
 PARTITIONS = st.lists(
     st.builds(
@@ -309,8 +330,12 @@ V2_RESPONSE = st.one_of(
             uptime_ns=U64,
             partitions=PARTITIONS,
             statistics=st.dictionaries(TEXT, I64, max_size=3),
+            cluster_id=st.binary(min_size=16, max_size=16),
+            leader=U16,
+            nodes=st.lists(NODE, max_size=5),
         ),
     ),
+    st.tuples(st.just(m.PacketType.TRANSFER_LEADER), st.builds(m.Done)),
 )
 ERROR = st.builds(m.ErrorReply, code=st.sampled_from(m.ErrorCode), text=TEXT, retry_after_ms=U32)
 PUSH = st.one_of(

@@ -50,3 +50,11 @@ def test_a_retryable_refusal_stays_retryable():
 
 def test_a_response_that_is_no_refusal_is_ok():
     assert status_of(Done()) == Status.OK
+
+
+def test_version_one_is_told_to_wait_where_it_would_take_not_leader_for_success():
+    reply = ErrorReply(ErrorCode.NOT_LEADER)
+    assert status_of(reply) == status_of(reply, 2) == Status.NOT_LEADER
+    assert status_of(reply, 1) == Status.BACKPRESSURE
+    assert status_of(Done(), 1) == Status.OK
+    assert status_of(ErrorReply(ErrorCode.REDIRECT, "a:1"), 1) == Status.REDIRECT

@@ -102,3 +102,18 @@ def test_memory_stays_that_of_the_unread_bytes():
         assert reader.next_frame() is None
         assert reader.buffered == 0
     assert len(reader._buffer) == 0
+
+
+def test_a_forwarded_frame_differs_in_its_request_id_only():
+    frame = framer.request_frame(2, 1, 7, b"payload")
+    assert framer.request_with_id(frame, 2**32 - 1) == framer.request_frame(
+        2, 1, 2**32 - 1, b"payload"
+    )
+    reply = bytearray(framer.response_frame(1, 6, 7, b"text"))
+    assert framer.response_with_id(reply, 9) == framer.response_frame(1, 6, 9, b"text")
+
+
+@pytest.mark.parametrize("request_id", [0, 2**32])
+def test_a_request_id_that_means_a_push_or_does_not_fit_is_our_mistake(request_id):
+    with pytest.raises(AssertionError):
+        framer.response_with_id(framer.response_frame(2, 0, 1), request_id)

@@ -315,3 +315,21 @@ def test_the_same_request_has_the_same_meaning_in_both_versions():
     kind, payload = v1.encode_request(MetricList())
     assert (kind, payload) == (PacketType.METRIC_LIST, b"")
     assert v1.decode_request(kind, payload) == MetricList()
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.booleans()), max_size=6))
+def test_whether_every_event_of_a_batch_has_a_time(times_and_tags):
+    rows = [
+        IngestRow(1, "m", 0, timestamp_ns, 0, (("k", "v"),) if has_tag else ())
+        for timestamp_ns, has_tag in times_and_tags
+    ]
+    payload = v1.encode_ingest(rows)
+    expected = all(row.timestamp_ns for row in rows)
+    assert v1.has_all_timestamps(payload) == expected
+    assert v1.has_all_timestamps(memoryview(bytearray(payload))) == expected
+
+
+def test_a_batch_cut_short_is_not_called_timed():
+    payload = v1.encode_ingest([IngestRow(1, "m", 1, 5), IngestRow(1, "m", 1, 5)])
+    assert v1.has_all_timestamps(payload)
+    assert not any(v1.has_all_timestamps(payload[:size]) for size in range(len(payload)))

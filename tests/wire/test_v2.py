@@ -15,15 +15,18 @@ from unimeter.types import AggType, MetricSchema
 from unimeter.wire import v2
 from unimeter.wire.failures import status_of
 from unimeter.wire.messages import (
+    ClusterStatusReply,
     Done,
     ErrorCode,
     ErrorReply,
     EventsList,
     Hello,
     MetricPut,
+    NodeStatus,
     PacketType,
     ProtocolError,
     Status,
+    TransferLeader,
     UsageQuery,
 )
 
@@ -115,7 +118,7 @@ def test_one_changed_byte_is_a_message_or_a_protocol_error(data):
 
 def test_an_unknown_packet_type_is_unsupported():
     with pytest.raises(ProtocolError) as caught:
-        v2.decode_request(0x41, b"")
+        v2.decode_request(0x4F, b"")
     assert caught.value.code == ErrorCode.UNSUPPORTED
 
 
@@ -179,3 +182,36 @@ def test_an_error_code_of_a_newer_node_keeps_its_text():
 def test_answering_with_the_wrong_response_is_our_bug():
     with pytest.raises(AssertionError):
         v2.encode_response(PacketType.USAGE_QUERY, Done(), 0)
+
+
+# --- the nodes of a cluster ---------------------------------------------------------------
+
+STATUS = ClusterStatusReply(1, 3, 0, 0, 0, 0, nodes=[NodeStatus(2, "c:1", "p:1"), NodeStatus(3)])
+RECORD_BYTES = 96 + 3  # of a node without any text
+
+
+def status_payload(status=STATUS):
+    return v2.encode_response(PacketType.CLUSTER_STATUS, status, 5)
+
+
+def test_a_node_record_may_grow():
+    """The last record, four bytes longer, as a later release might write it."""
+    payload = bytearray(status_payload() + b"new!")
+    length_at = len(payload) - 4 - RECORD_BYTES - 2
+    struct.pack_into("<H", payload, length_at, RECORD_BYTES + 4)
+    assert v2.decode_response(PacketType.CLUSTER_STATUS, Status.OK, payload) == (5, STATUS)
+
+
+@pytest.mark.parametrize("length", [0, RECORD_BYTES - 1, RECORD_BYTES + 1, 2**16 - 1])
+def test_a_node_record_of_a_wrong_length_is_refused(length):
+    payload = bytearray(status_payload())
+    struct.pack_into("<H", payload, len(payload) - RECORD_BYTES - 2, length)
+    with pytest.raises(ProtocolError):
+        v2.decode_response(PacketType.CLUSTER_STATUS, Status.OK, payload)
+
+
+def test_leadership_may_be_handed_to_any_node_or_to_one():
+    assert v2.encode_request(TransferLeader()) == (PacketType.TRANSFER_LEADER, b"\0")
+    assert v2.encode_request(TransferLeader(255)) == (0x41, b"\xff")
+    with pytest.raises(InvalidInputError):
+        v2.encode_request(TransferLeader(256))

@@ -185,3 +185,18 @@ def test_runs_unfold_to_one_outcome_per_event():
     ]
     assert [(each.index, each.outcome) for each in result.refusals] == [(3, Outcome.UNKNOWN_METRIC)]
     assert (result.n_stored, result.n_duplicates, result.n_refused, result.position) == (2, 1, 1, 7)
+
+
+def test_the_session_of_a_batch_is_read_from_its_head():
+    payload = v2.encode_ingest([Event(1, "m")], session_hi=1, session_lo=2, sequence=3)
+    assert v2.session_of(payload) == (1, 2, 3)
+    assert v2.session_of(memoryview(payload)) == (1, 2, 3)
+    only_high = v2.encode_ingest([Event(1, "m")], session_hi=1, session_lo=0, sequence=3)
+    assert v2.session_of(only_high) == (1, 0, 3)
+
+
+def test_a_batch_without_a_session_or_without_a_head_has_none():
+    assert v2.session_of(v2.encode_ingest([Event(1, "m")], sequence=9)) is None
+    whole = v2.encode_ingest([], session_hi=1, session_lo=2, sequence=3)
+    assert v2.session_of(whole) == (1, 2, 3)
+    assert all(v2.session_of(whole[:size]) is None for size in range(len(whole)))

@@ -12,6 +12,7 @@ its class name only, because a traceback's words may hold someone's data.
 from __future__ import annotations
 
 from unimeter import errors
+from unimeter.wire.framer import VERSION_1, VERSION_2
 from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError, Response, Status
 
 _CODE_OF_CLASS: tuple[tuple[type[Exception], ErrorCode], ...] = (
@@ -33,11 +34,18 @@ _STATUS_OF_CODE = {
 }
 
 
-def status_of(response: Response) -> Status:
-    """The status byte of a response (v1 ingest replies, which count, aside)."""
-    if isinstance(response, ErrorReply):
-        return _STATUS_OF_CODE.get(response.code, Status.ERROR)
-    return Status.OK
+def status_of(response: Response, version: int = VERSION_2) -> Status:
+    """The status byte of a response (v1 ingest replies, which count, aside).
+
+    Version 1 is never told NOT_LEADER: its published client takes that for success,
+    and reports events as stored that nobody has. It understands "wait".
+    """
+    if not isinstance(response, ErrorReply):
+        return Status.OK
+    status = _STATUS_OF_CODE.get(response.code, Status.ERROR)
+    if version == VERSION_1 and status == Status.NOT_LEADER:
+        return Status.BACKPRESSURE
+    return status
 
 
 def error_of(error: Exception) -> ErrorReply:

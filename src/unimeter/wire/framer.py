@@ -24,7 +24,7 @@ import struct
 from typing import Final, NamedTuple
 
 from unimeter import limits
-from unimeter.wire.codec import Buffer
+from unimeter.wire.codec import U32, Buffer
 from unimeter.wire.messages import ProtocolError, Status
 
 MAGIC: Final = 0xC0FFEE01
@@ -37,6 +37,8 @@ RESPONSE_BYTES_MAX: Final = limits.CONNECTION_OUT_BYTES_MAX
 
 _REQUEST_HEADER: Final = struct.Struct("<IBBHII")
 _RESPONSE_HEADER: Final = struct.Struct("<BBxxII")
+_REQUEST_ID_AT: Final = 12
+_RESPONSE_ID_AT: Final = 4
 _COMPACT_BYTES: Final = 64 * 1024  # read bytes are dropped from the buffer in such steps
 
 
@@ -96,6 +98,22 @@ def response_frame(version: int, status: int, request_id: int, payload: Buffer =
 def push_frame(version: int, packet_type: int, payload: Buffer) -> bytes:
     """A whole message that the server starts itself."""
     return response_frame(version, packet_type, 0, payload)
+
+
+def request_with_id(frame: Buffer, request_id: int) -> bytes:
+    """A whole request under another request id, for whoever forwards it."""
+    return _with_id(frame, _REQUEST_ID_AT, request_id)
+
+
+def response_with_id(frame: Buffer, request_id: int) -> bytes:
+    """A whole response under another request id, for whoever hands it back."""
+    return _with_id(frame, _RESPONSE_ID_AT, request_id)
+
+
+def _with_id(frame: Buffer, position: int, request_id: int) -> bytes:
+    assert 0 < request_id < 2**32
+    view = memoryview(frame)
+    return b"".join((view[:position], U32.pack(request_id), view[position + U32.size :]))
 
 
 class ResponseFramer:

@@ -68,6 +68,7 @@ class PacketType(enum.IntEnum):
     USAGE_SERIES = 0x38  # v2
     MEMBERS_LIST = 0x39  # v2
     CLUSTER_STATUS = 0x40
+    TRANSFER_LEADER = 0x41  # v2
 
 
 class Status(enum.IntEnum):
@@ -134,6 +135,23 @@ class Feature(enum.IntFlag):
     NONE = 0
     SESSIONS = 1
     ALERT_POSITIONS = 2
+
+
+class NodeRole(enum.IntEnum):
+    """What a node does in its group, as the answering node knows it."""
+
+    FOLLOWER = 0
+    CANDIDATE = 1
+    LEADER = 2
+    UNREACHABLE = 3  # nothing was heard from it for too long to say
+
+
+class Membership(enum.IntEnum):
+    """Whether a node's vote and copy count."""
+
+    VOTER = 0
+    FRESH = 1  # a new disk: it gets a copy first
+    RECOVERING = 2  # it repairs what its disk lost
 
 
 # --- requests ----------------------------------------------------------------
@@ -327,7 +345,14 @@ class Members:
 
 @dataclass(slots=True)
 class ClusterStatus:
-    """Ask a node about itself."""
+    """Ask a node about itself and the others."""
+
+
+@dataclass(slots=True)
+class TransferLeader:
+    """Hand leadership to a node; 0 = to any that is up to date."""
+
+    node_id: int = 0
 
 
 Request = (
@@ -347,6 +372,7 @@ Request = (
     | Series
     | Members
     | ClusterStatus
+    | TransferLeader
 )
 
 # --- responses ---------------------------------------------------------------
@@ -363,7 +389,7 @@ class ErrorReply:
 
 @dataclass(slots=True)
 class Done:
-    """METRIC_PUT and METRIC_DELETE: done, at the position in the reply."""
+    """METRIC_PUT, METRIC_DELETE, TRANSFER_LEADER: done, at the position in the reply."""
 
 
 @dataclass(slots=True)
@@ -566,9 +592,35 @@ class PartitionStatus:
     leader: int
 
 
+HEARD_NEVER = 2**32 - 1  # `heard_ms` of a node that was never heard from
+
+
+@dataclass(slots=True)
+class NodeStatus:
+    """One node of the cluster as the answering node knows it; 0 and "" = not known."""
+
+    node_id: int
+    client_address: str = ""
+    peer_address: str = ""
+    role: NodeRole = NodeRole.UNREACHABLE
+    membership: Membership = Membership.VOTER
+    heard_ms: int = HEARD_NEVER  # since it was last heard from; 0 for the answering node itself
+    term: int = 0
+    last_index: int = 0
+    commit: int = 0
+    applied: int = 0
+    match: int = 0  # up to where its log agrees with the leader's; only the leader knows
+    lag: int = 0  # entries
+    disk_free_bytes: int = 0
+    disk_used_bytes: int = 0
+    hash_index: int = 0  # where the replicas' states were last compared
+    state_hash: bytes = bytes(16)  # of its state at that index
+    version: str = ""  # of its software
+
+
 @dataclass(slots=True)
 class ClusterStatusReply:
-    """A node about itself. `statistics` is only carried by v2."""
+    """A node about itself and its cluster. What follows `partitions` is only carried by v2."""
 
     node_id: int
     node_count: int
@@ -578,6 +630,9 @@ class ClusterStatusReply:
     uptime_ns: int
     partitions: list[PartitionStatus] = field(default_factory=list)
     statistics: dict[str, int] = field(default_factory=dict)
+    cluster_id: bytes = bytes(16)
+    leader: int = 0  # node id; 0 = none is known
+    nodes: list[NodeStatus] = field(default_factory=list)
 
 
 Response = (

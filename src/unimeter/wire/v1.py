@@ -20,6 +20,7 @@ from unimeter.wire.v1_requests import (
     decode_request,
     encode_ingest,
     encode_request,
+    has_all_timestamps,
 )
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "encode_push",
     "encode_request",
     "encode_response",
+    "has_all_timestamps",
     "ingest_status",
 ]

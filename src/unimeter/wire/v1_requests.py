@@ -41,6 +41,7 @@ from unimeter.wire.v1_layout import CODE_BYTES, KEY_BYTES, VALUE_BYTES, field, t
 
 _AGGREGATIONS: Final = 5  # COUNT to COUNT_UNIQUE
 _PERIODS: Final = 4  # FIXED to WEEK
+_TIMESTAMP_WORD: Final = (CODE_BYTES + 8) // 8  # of an event, behind its metric and account
 
 # --- ingest -----------------------------------------------------------------------------
 
@@ -102,6 +103,22 @@ def decode_ingest(payload: Buffer, is_sync: bool = True) -> Ingest:
     if properties_at != end:
         raise ProtocolError(f"{property_count} properties sent, and the events hold fewer")
     return Ingest(rows, is_sync=is_sync)
+
+
+def has_all_timestamps(payload: Buffer) -> bool:
+    """Whether every event of a batch carries a time of its own.
+
+    Then its content tells a resend from a new batch. Reads one column and no event;
+    counts that don't fit the payload are False.
+    """
+    if len(payload) < layout.INGEST_HEAD.size:
+        return False
+    event_count, _ = layout.INGEST_HEAD.unpack_from(payload)
+    end = layout.INGEST_HEAD.size + event_count * layout.EVENT.size
+    if end > len(payload):
+        return False
+    words = memoryview(payload)[layout.INGEST_HEAD.size : end].cast("B").cast("Q")
+    return all(words[_TIMESTAMP_WORD :: layout.EVENT.size // 8])
 
 
 def _property(data: bytes, position: int) -> tuple[str, str]:

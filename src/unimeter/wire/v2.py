@@ -6,7 +6,13 @@ Owns nothing but the list. ``v2_ingest`` has the batch and its columns,
 from a message to bytes or back.
 """
 
-from unimeter.wire.v2_ingest import Columns, decode_ingest, encode_columns, encode_ingest
+from unimeter.wire.v2_ingest import (
+    Columns,
+    decode_ingest,
+    encode_columns,
+    encode_ingest,
+    session_of,
+)
 from unimeter.wire.v2_replies import decode_push, decode_response, encode_push, encode_response
 from unimeter.wire.v2_requests import decode_request, encode_request
 
@@ -21,4 +27,5 @@ __all__ = [
     "encode_push",
     "encode_request",
     "encode_response",
+    "session_of",
 ]

@@ -49,6 +49,7 @@ REPLY_IS_REMEMBERED: Final = 1
 REPLY_IS_INCOMPLETE: Final = 2
 
 _HEAD: Final = struct.Struct("<QQQIIHHHH")
+_SESSION: Final = struct.Struct("<QQQ")  # the first fields of the head
 _DEFAULT: Final = struct.Struct("<q")
 _REPLY: Final = struct.Struct("<QIIIHH")
 _RUN: Final = struct.Struct("<I")
@@ -360,6 +361,18 @@ def _account_at(number: int, kind: int, table: list[str]) -> Account:
     if kind != _KIND_STRING:
         raise ProtocolError(f"account kind is {kind}; expected 0 or 1")
     return _item_at(table, number, "account")
+
+
+def session_of(payload: Buffer) -> tuple[int, int, int] | None:
+    """(session high, session low, sequence) of a batch; None if it has no session.
+
+    Reads the head only: a forwarder asks whether it may send the batch again. A
+    payload too short for a head has no session, and is refused by whoever decodes it.
+    """
+    if len(payload) < _HEAD.size:
+        return None
+    high, low, sequence = _SESSION.unpack_from(payload)
+    return (high, low, sequence) if high or low else None
 
 
 # --- the response --------------------------------------------------------------

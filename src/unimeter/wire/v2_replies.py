@@ -53,8 +53,11 @@ from unimeter.wire.messages import (
     Feature,
     HelloReply,
     IngestReply,
+    Membership,
     MembersReply,
     MetricListReply,
+    NodeRole,
+    NodeStatus,
     PacketType,
     PartitionMapReply,
     PartitionRoute,
@@ -78,6 +81,8 @@ _EVENT: Final = struct.Struct("<QqqB")
 _ALERT: Final = struct.Struct("<QQQqqqB")
 _NODE: Final = struct.Struct("<HHIQQQ")
 _NODE_RUN: Final = struct.Struct("<HIQBB")
+_CLUSTER: Final = struct.Struct("<16sHH")
+_NODE_RECORD: Final = struct.Struct("<HBBIQQQQQQQQQ16s")
 
 _TEXT_BYTES_MAX: Final = 65_535
 _NAMELESS: Final = 0  # a partition without a leader: its index in the table of addresses
@@ -430,6 +435,66 @@ def _put_cluster_status(writer: Writer, reply: ClusterStatusReply) -> None:
     for name, number in reply.statistics.items():
         writer.text8(name, "statistic")
         writer.pack(I64, name, number)
+    writer.pack(_CLUSTER, "cluster", reply.cluster_id, reply.leader, len(reply.nodes))
+    for node in reply.nodes:
+        record = Writer()
+        _put_node(record, node)
+        writer.u16(len(record.payload()), "record length")
+        writer.raw(record.payload())
+
+
+def _put_node(writer: Writer, node: NodeStatus) -> None:
+    writer.pack(
+        _NODE_RECORD,
+        "node",
+        node.node_id,
+        node.role,
+        node.membership,
+        node.heard_ms,
+        node.term,
+        node.last_index,
+        node.commit,
+        node.applied,
+        node.match,
+        node.lag,
+        node.disk_free_bytes,
+        node.disk_used_bytes,
+        node.hash_index,
+        node.state_hash,
+    )
+    writer.text8(node.client_address, "client address")
+    writer.text8(node.peer_address, "peer address")
+    writer.text8(node.version, "version of its software")
+
+
+def _get_node(reader: Reader) -> NodeStatus:
+    """One record, and whatever a newer node may have written behind the fields known here."""
+    length = reader.u16("record length")
+    after = reader.remaining - length
+    fields = reader.unpack(_NODE_RECORD, "node")
+    node = NodeStatus(
+        node_id=fields[0],
+        role=known(fields[1], NodeRole, "role"),
+        membership=known(fields[2], Membership, "membership"),
+        heard_ms=fields[3],
+        term=fields[4],
+        last_index=fields[5],
+        commit=fields[6],
+        applied=fields[7],
+        match=fields[8],
+        lag=fields[9],
+        disk_free_bytes=fields[10],
+        disk_used_bytes=fields[11],
+        hash_index=fields[12],
+        state_hash=fields[13],
+        client_address=reader.text8("client address"),
+        peer_address=reader.text8("peer address"),
+        version=reader.text8("version of its software"),
+    )
+    if after < 0 or reader.remaining < after:
+        raise ProtocolError(f"node record of {length} bytes is shorter than what it holds")
+    reader.take(reader.remaining - after, "later fields")
+    return node
 
 
 def _get_cluster_status(reader: Reader) -> ClusterStatusReply:
@@ -444,8 +509,20 @@ def _get_cluster_status(reader: Reader) -> ClusterStatusReply:
     for _ in range(reader.count(U16, "statistics", 1 + I64.size)):
         name = reader.text8("statistic")
         statistics[name] = reader.unpack(I64, name)[0]
+    cluster_id, leader, count = reader.unpack(_CLUSTER, "cluster")
+    nodes = [_get_node(reader) for _ in range(count)]
     return ClusterStatusReply(
-        node_id, node_count, log_offset, segments, keys, uptime_ns, partitions, statistics
+        node_id,
+        node_count,
+        log_offset,
+        segments,
+        keys,
+        uptime_ns,
+        partitions,
+        statistics,
+        cluster_id,
+        leader,
+        nodes,
     )
 
 
@@ -475,6 +552,7 @@ _CODECS: Final[dict[int, tuple[type, Callable[[Writer, Any], None], Callable[[Re
     PacketType.USAGE_SERIES: (SeriesReply, _put_series, _get_series),
     PacketType.MEMBERS_LIST: (MembersReply, _put_members, _get_members),
     PacketType.CLUSTER_STATUS: (ClusterStatusReply, _put_cluster_status, _get_cluster_status),
+    PacketType.TRANSFER_LEADER: (Done, _put_done, _get_done),
 }
 
 _PUSH_CODECS: Final[

@@ -49,6 +49,7 @@ from unimeter.wire.messages import (
     PutMode,
     Request,
     Series,
+    TransferLeader,
     UsageQuery,
     UsageRealtime,
     Window,
@@ -433,6 +434,14 @@ def _get_members(reader: Reader) -> Members:
     return Members(account, code, at_ns, **_get_page(reader), **read)
 
 
+def _put_transfer_leader(writer: Writer, request: TransferLeader) -> None:
+    writer.u8(request.node_id, "node id")
+
+
+def _get_transfer_leader(reader: Reader) -> TransferLeader:
+    return TransferLeader(reader.u8("node id"))
+
+
 _CODECS: Final[
     dict[int, tuple[type, Callable[[Writer, Any], None], Callable[[Reader], Request]]]
 ] = {
@@ -455,6 +464,7 @@ _CODECS: Final[
     PacketType.USAGE_SERIES: (Series, _put_series, _get_series),
     PacketType.MEMBERS_LIST: (Members, _put_members, _get_members),
     PacketType.CLUSTER_STATUS: (ClusterStatus, _put_nothing, lambda reader: ClusterStatus()),
+    PacketType.TRANSFER_LEADER: (TransferLeader, _put_transfer_leader, _get_transfer_leader),
 }
 
 PACKET_TYPE_OF: Final[dict[type, PacketType]] = {
