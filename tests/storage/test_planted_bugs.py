@@ -59,7 +59,7 @@ def test_a_directory_that_is_not_synced_is_caught(
 
 
 def test_a_witness_that_runs_ahead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ahead(self: Witness, index: int) -> None:
+    def ahead(self: Witness, index: int, commit: int = 0) -> None:
         self._file.write(0, [layout.encode_witness(index + 1)])
 
     monkeypatch.setattr(Witness, "raise_to", ahead)

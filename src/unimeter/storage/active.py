@@ -17,20 +17,10 @@ from typing import NamedTuple
 from unimeter.storage import layout
 from unimeter.storage.disk import Buffer, DiskFullError, FatalStorageError, File
 from unimeter.storage.layout import SEGMENT_HEADER_BYTES
-from unimeter.storage.segments import Segment, Walk
+from unimeter.storage.segments import Entry, Segment, Walk
 
 
-class Staged(NamedTuple):
-    """An entry that was appended and is not durable yet."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
-    term: int
-    kind: int
-    timestamp_ns: int
-    body: Buffer
-
-
-def count_that_fits(staged: Sequence[Staged], position: int, limit: int) -> int:
+def count_that_fits(staged: Sequence[Entry], position: int, limit: int) -> int:
     """How many of the staged entries there is room for from `position` on."""
     for count, entry in enumerate(staged):
         position += layout.entry_bytes(len(entry.body))
@@ -49,13 +39,15 @@ class ActiveSegment:
         self.position = SEGMENT_HEADER_BYTES  # where the next entry goes; zeros from here
         self.parent_crc = segment.head.parent_crc
         self.timestamp_ns = segment.head.parent_timestamp_ns  # of the last entry
+        self.term = segment.head.parent_term  # of the last entry
 
     def take_over_from(self, walk: Walk) -> None:
         """Go on where the walk through this segment ended."""
-        self.position, self.timestamp_ns = walk.position, walk.timestamp_ns
-        self.parent_crc = walk.parent_crc or 0
+        assert walk.parent_crc is not None, "the walk has met an entry"
+        self.position, self.parent_crc = walk.position, walk.parent_crc
+        self.timestamp_ns, self.term = walk.timestamp_ns, walk.term
 
-    def write(self, group: Sequence[Staged], synced_index: int) -> int:
+    def write(self, group: Sequence[Entry], synced_index: int) -> int:
         """Make a group that fits durable; return its size in the log."""
         buffers, after = self._encode(group, synced_index)
         assert after.position <= self.limit
@@ -66,40 +58,49 @@ class ActiveSegment:
             raise
         return self._advance(group, after)
 
-    def write_first(self, group: Sequence[Staged], synced_index: int) -> _Place:
+    def write_first(self, group: Sequence[Entry], synced_index: int) -> _Place:
         """Make the head and a first group durable; `adopt` them once the file has its name."""
         buffers, after = self._encode(group, synced_index)
         self.file.write(0, [layout.encode_segment_head(self.segment.head), *buffers])
         self.file.sync()
         return after
 
-    def adopt(self, group: Sequence[Staged], after: _Place) -> int:
+    def adopt(self, group: Sequence[Entry], after: _Place) -> int:
         """The first group counts now; return its size in the log."""
         return self._advance(group, after)
 
     def close(self) -> None:
         self.file.close()
 
-    def _encode(self, group: Sequence[Staged], synced_index: int) -> tuple[list[Buffer], _Place]:
+    def _encode(self, group: Sequence[Entry], synced_index: int) -> tuple[list[Buffer], _Place]:
         seed = self.segment.head.identity.seed
         position, crc = self.position, self.parent_crc
         buffers: list[Buffer] = []
         positions = []
-        for index, term, kind, timestamp_ns, body in group:
+        for entry in group:
+            body = entry.body
             header, crc = layout.encode_entry_header(
-                seed, crc, index, term, synced_index, timestamp_ns, kind, body, position
+                seed,
+                crc,
+                entry.index,
+                entry.term,
+                synced_index,
+                entry.timestamp_ns,
+                entry.kind,
+                body,
+                position,
             )
             buffers += (header, body, layout.entry_tail(crc, len(body)))
             positions.append(position)
             position += layout.entry_bytes(len(body))
         return buffers, _Place(position, crc, positions)
 
-    def _advance(self, group: Sequence[Staged], after: _Place) -> int:
+    def _advance(self, group: Sequence[Entry], after: _Place) -> int:
         for entry, position in zip(group, after.positions, strict=True):
             self.segment.mark(entry.index, position)
         written = after.position - self.position
         self.position, self.parent_crc = after.position, after.parent_crc
-        self.timestamp_ns = group[-1].timestamp_ns
+        self.timestamp_ns, self.term = group[-1].timestamp_ns, group[-1].term
         return written
 
     def _blank(self, end: int) -> None:

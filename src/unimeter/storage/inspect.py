@@ -110,7 +110,13 @@ def _witness(disk: Disk, path: str) -> Iterator[Row]:
     if isinstance(found, str):
         yield Row("synced", 0, "damage", f"expected an index and its checksum, found {found}")
     else:
-        yield Row("synced", 0, "witness", f"entries up to {found} were durable")
+        cutting = ", what follows is being cut" if found.is_cutting else ""
+        yield Row(
+            "synced",
+            0,
+            "witness",
+            f"entries up to {found.index} were durable, up to {found.commit} committed{cutting}",
+        )
 
 
 def _outcomes(disk: Disk, path: str, file: str, bitmaps: Bitmaps) -> Iterator[Row]:
@@ -191,6 +197,8 @@ def _explain(entry: Entry, synced_index: int) -> str:
 
 
 def _meaning(entry: Entry) -> str:
+    if entry.kind == entries.NOOP:
+        return "begins a leader's term"
     if entry.kind == entries.GENESIS:
         return f"genesis of cluster {bytes(entry.body[:16]).hex()}"
     if entry.kind == entries.METRIC_PUT:

@@ -39,7 +39,8 @@ FORMAT_VERSION: Final = 1
 
 SEGMENT_MAGIC: Final = b"UNIMLOG\n"
 SEGMENT_HEADER_BYTES: Final = 4096
-_SEGMENT = struct.Struct("<8sII16sQQIIqQ")  # magic version crc cluster node first parent 0 ts bytes
+# magic version crc cluster node first parent 0 ts bytes parent_term
+_SEGMENT = struct.Struct("<8sII16sQQIIqQQ")
 
 ENTRY_MAGIC: Final = 0xE5FF1A7C  # 0xFF: no UTF-8 text contains these bytes
 ENTRY_END_MARK: Final = 0xA91DE27F
@@ -52,12 +53,13 @@ _U64 = struct.Struct("<Q")
 
 WITNESS_MAGIC: Final = b"UNIMSYN\n"
 WITNESS_BYTES: Final = 32
-_WITNESS = struct.Struct("<8sIIQ")  # magic crc 0 index, then 8 zero bytes
+_WITNESS = struct.Struct("<8sIIQQ")  # magic crc cutting index commit
 
 BLANK_HEADER: Final = bytes(ENTRY_HEADER_BYTES)
 _NEARLY_BLANK_SECTOR = bytes(SECTOR_BYTES - 7)
 
 assert ENTRY.size == ENTRY_HEADER_BYTES
+assert _WITNESS.size == WITNESS_BYTES
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,19 @@ class SegmentHead:
 
     identity: Identity
     first_index: int
-    parent_crc: int  # crc field of the entry before the first; 0 before entry 1
+    parent_crc: int  # crc field of the entry before the first; 0 where this log has none
     parent_timestamp_ns: int  # timestamp of that entry: when the segment before ended
     segment_bytes: int  # of the whole file, fixed when it was made
+    parent_term: int = 0  # term of that entry
+
+
+@dataclass(frozen=True)
+class Witnessed:
+    """What a witness file says. All of it was true when it was written."""
+
+    index: int = 0  # this entry was durable; while cutting: nothing above it belongs to the log
+    commit: int = 0  # entries up to here are committed; never above `index`
+    is_cutting: bool = False  # entries above `index` are being removed
 
 
 def entry_bytes(body_bytes: int) -> int:
@@ -103,6 +115,7 @@ def encode_segment_head(head: SegmentHead) -> bytes:
         0,
         head.parent_timestamp_ns,
         head.segment_bytes,
+        head.parent_term,
     )
     blank = _SEGMENT.pack(SEGMENT_MAGIC, FORMAT_VERSION, 0, *fields)
     crc = zlib.crc32(blank.ljust(SEGMENT_HEADER_BYTES, b"\0"))
@@ -120,8 +133,10 @@ def decode_segment_head(data: bytes) -> tuple[int, SegmentHead] | str:
     found = zlib.crc32(data[:12] + bytes(4) + data[16:SEGMENT_HEADER_BYTES])
     if found != crc:
         return f"checksum {found:08x} over bytes that say {crc:08x}"
-    node, first, parent, _, timestamp, size = rest
-    return version, SegmentHead(Identity(cluster, node), first, parent, timestamp, size)
+    node, first, parent, _, timestamp, size, term = rest
+    if term == 0 and first > 1:
+        term = 1  # written before there were elections: every entry was of term 1
+    return version, SegmentHead(Identity(cluster, node), first, parent, timestamp, size, term)
 
 
 def encode_entry_header(
@@ -169,18 +184,19 @@ def blank_sectors_of_body(body: Buffer, position: int) -> int:
     return sum(not any(data[start : start + SECTOR_BYTES]) for start in starts)
 
 
-def encode_witness(index: int) -> bytes:
-    """The witness file: this index was durable once."""
-    blank = _WITNESS.pack(WITNESS_MAGIC, 0, 0, index).ljust(WITNESS_BYTES, b"\0")
+def encode_witness(index: int, commit: int = 0, is_cutting: bool = False) -> bytes:
+    """The witness file: this index was durable once, that one is committed."""
+    assert commit <= index
+    blank = _WITNESS.pack(WITNESS_MAGIC, 0, is_cutting, index, commit)
     return blank[:8] + _CRC.pack(zlib.crc32(blank)) + blank[12:]
 
 
-def decode_witness(data: bytes) -> int | str:
-    """The index, or a phrase saying what is wrong with the bytes."""
+def decode_witness(data: bytes) -> Witnessed | str:
+    """What it says, or a phrase saying what is wrong with the bytes."""
     if len(data) != WITNESS_BYTES:
         return f"{len(data)} bytes"
-    magic, crc, _, index = _WITNESS.unpack_from(data)
+    magic, crc, cutting, index, commit = _WITNESS.unpack_from(data)
     found = zlib.crc32(data[:8] + bytes(4) + data[12:])
     if magic != WITNESS_MAGIC or found != crc:
         return f"magic {magic.hex()}, checksum {found:08x} over bytes that say {crc:08x}"
-    return int(index)
+    return Witnessed(index, commit, bool(cutting))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.storage import tail
 from unimeter.storage.disk import Disk
+from unimeter.storage.layout import Witnessed
 from unimeter.storage.segments import (
     RESTORE_ADVICE,
     WINDOW_BYTES,
@@ -34,7 +35,7 @@ class LogReader:
 
     disk: Disk
     segments: list[Segment]
-    witness: int
+    witness: Witnessed
     witness_path: str
     torn_at: str = ""  # where a torn tail was found, after reading
 
@@ -61,7 +62,7 @@ class LogReader:
             return
         file = self.disk.open(segment.path)
         try:
-            if tail.check_tail(file, walk, self.witness, self.witness_path):
+            if tail.check_tail(file, walk, self.witness.index, self.witness_path):
                 self.torn_at = f"{segment.path}: byte {walk.position}, entry {walk.next_index}"
         finally:
             file.close()

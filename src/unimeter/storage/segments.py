@@ -21,6 +21,7 @@ from itertools import pairwise
 
 from unimeter import limits
 from unimeter.errors import CorruptionError, WrongDirectoryError
+from unimeter.raft.messages import Entry as Entry
 from unimeter.storage import layout
 from unimeter.storage.disk import Disk, File
 from unimeter.storage.layout import Identity, SegmentHead
@@ -31,17 +32,6 @@ _SUFFIX = ".seg"
 RESTORE_ADVICE = (
     "Nothing was changed. Restore the directory from a copy, or take the entries from another node."
 )
-
-
-@dataclass(slots=True)
-class Entry:
-    """One entry of the log. `body` is valid as long as someone holds it."""
-
-    index: int
-    term: int
-    kind: int
-    timestamp_ns: int
-    body: memoryview
 
 
 @dataclass(frozen=True)
@@ -180,7 +170,7 @@ class Walk:
         at_first = self.position == first
         self.parent_crc = head.parent_crc if at_first else None
         self.timestamp_ns = head.parent_timestamp_ns
-        self.term = 0
+        self.term = head.parent_term  # of the last entry met, or of the one before the segment
         self.synced_index = 0  # as the last entry said
         self.entry_position = self.position  # of the entry handed out last
         self.damage: Damage | None = None

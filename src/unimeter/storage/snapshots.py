@@ -115,7 +115,7 @@ class Snapshotter:
         if index == self.last_index:
             return
         self._index, self._started = index, time.monotonic()
-        term = next(self._wal.read(index, index, window_bytes=4096)).term
+        term = self._wal.term_of(index)
         timestamp_ns = machine.timestamp_ns
 
         def work() -> None:

@@ -20,16 +20,17 @@ from unimeter.storage.segments import RESTORE_ADVICE, Entry, Segment, Walk
 class StoredSegments:
     """The segments of one log, oldest first; the last one is being written."""
 
-    def __init__(self, disk: Disk, segments: list[Segment]) -> None:
+    def __init__(self, disk: Disk, segments: list[Segment], base_index: int = 0) -> None:
         self._disk, self.all = disk, segments
+        self._base_index = base_index  # an empty log goes on after this entry
 
     def __len__(self) -> int:
         return len(self.all)
 
     @property
     def first_index(self) -> int:
-        """Of the oldest entry stored; 1 in an empty log."""
-        return self.all[0].first_index if self.all else 1
+        """Of the oldest entry stored; in an empty log, of the one that comes first."""
+        return self.all[0].first_index if self.all else self._base_index + 1
 
     @property
     def size_bytes(self) -> int:
@@ -95,15 +96,15 @@ class StoredSegments:
     def _read_segment(
         self, segment: Segment, after: Segment | None, first: int, last: int, window_bytes: int
     ) -> Iterator[Entry]:
+        # Not one entry further: what follows may be a suffix that is about to be cut.
+        stop = last if after is None or last < after.first_index - 1 else -1
         file = self._disk.open(segment.path)
         try:
             walk = Walk(file, segment, segment.nearest(first), window_bytes)
             for entry in walk:
-                if entry.index > last:
-                    return
                 if entry.index >= first:
                     yield entry
-                if entry.index == last and after is None:
+                if entry.index == stop:
                     return
             if after is not None:
                 tail.check_sealed(segment.path, walk, after.head)

@@ -45,19 +45,19 @@ def check_tail(file: File, walk: Walk, witness: int, witness_path: str) -> bool:
     """
     index, damage = walk.next_index, walk.damage
     if damage is not None and damage.misplaced:
-        raise _rot(file, walk, "this entry is whole but does not belong here")
+        raise rot(file, walk, "this entry is whole but does not belong here")
     is_dirty = damage is not None or first_not_blank(file, walk.position, walk.limit) >= 0
     if witness >= index:
-        raise _rot(file, walk, f"{witness_path} says that entry {witness} was durable")
+        raise rot(file, walk, f"{witness_path} says that entry {witness} was durable")
     if index == walk.first_index:
-        raise _rot(file, walk, "a segment is named only when its first entry is durable")
+        raise rot(file, walk, "a segment is named only when its first entry is durable")
     if not is_dirty:
         return False
     later = _later_witness(file, walk)
     if later is not None:
-        raise _rot(file, walk, f"the entry at byte {later} proves that it was durable")
+        raise rot(file, walk, f"the entry at byte {later} proves that it was durable")
     if damage is not None and not _has_missing_sector(file, damage):
-        raise _rot(file, walk, "every sector of it was written, so it is not a torn write")
+        raise rot(file, walk, "every sector of it was written, so it is not a torn write")
     return True
 
 
@@ -117,7 +117,8 @@ def first_not_blank(file: File, position: int, limit: int) -> int:
     return -1
 
 
-def _rot(file: File, walk: Walk, reason: str) -> CorruptionError:
+def rot(file: File, walk: Walk, reason: str) -> CorruptionError:
+    """The refusal of what the walk met, and why."""
     damage = walk.damage
     if damage is None:
         expected, found, offset = f"entry {walk.next_index}", "zeros", walk.position

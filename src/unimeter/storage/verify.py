@@ -216,7 +216,7 @@ class _Verification:
         index: int,
         kind: int,
         timestamp_ns: int,
-        data: memoryview,
+        data: bytes | memoryview,
     ) -> None:
         body = EventsBody(data) if kind == entries.EVENTS else None
         if body is not None:

@@ -31,15 +31,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unimeter import limits
 from unimeter.errors import CorruptionError
+from unimeter.raft.messages import NOOP
 from unimeter.storage import layout, tail
-from unimeter.storage.active import ActiveSegment, Staged, count_that_fits
+from unimeter.storage.active import ActiveSegment, count_that_fits
 from unimeter.storage.disk import Disk, DiskFullError, FatalStorageError
-from unimeter.storage.layout import SEGMENT_HEADER_BYTES, Identity, SegmentHead
+from unimeter.storage.layout import SEGMENT_HEADER_BYTES, Identity, SegmentHead, Witnessed
 from unimeter.storage.segments import (
     RESTORE_ADVICE,
     Entry,
@@ -51,12 +52,14 @@ from unimeter.storage.segments import (
 )
 from unimeter.storage.spare import Spare
 from unimeter.storage.stored import StoredSegments
+from unimeter.storage.terms import Terms
 from unimeter.storage.witness import Witness, read_witness
 
-__all__ = ["Entry", "Identity", "Wal", "WalLimits"]
+__all__ = ["Entry", "Identity", "LogBase", "Wal", "WalLimits"]
 
 _SPARE_STARTS_AT = 8  # prepare the next segment when an eighth of this one is used
 _READ_WINDOW_BYTES = 1024 * 1024  # one read of `read`, which may be asked for one entry
+_TERM_WINDOW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,15 @@ class WalLimits:
     background: bool = True  # prepare segments in a thread (False: on the spot)
 
 
+@dataclass(frozen=True)
+class LogBase:
+    """The entry that a log goes on after although it never held it: a snapshot's last one."""
+
+    index: int = 0
+    term: int = 0
+    timestamp_ns: int = 0
+
+
 class Wal:
     """The log of one data directory.
 
@@ -76,22 +88,27 @@ class Wal:
     be acknowledged), read.
     """
 
-    def __init__(self, disk: Disk, path: str, identity: Identity, bounds: WalLimits) -> None:
+    def __init__(
+        self, disk: Disk, path: str, identity: Identity, bounds: WalLimits, base: LogBase
+    ) -> None:
         """Use `open`."""
-        self.last_index = 0  # of the newest staged or synced entry
-        self.synced_index = 0  # everything up to here is durable
-        self.last_timestamp_ns = 0  # of the newest staged or synced entry
-        self.last_term = 0
+        self.last_index = base.index  # of the newest staged or synced entry
+        self.synced_index = base.index  # everything up to here is durable
+        self.last_timestamp_ns = base.timestamp_ns  # of the newest staged or synced entry
+        self.last_term = base.term
         self.full = False  # the disk is full; appends are refused until `try_resume` is True
         self.cut_bytes = 0  # of a torn tail, cut at opening
         self._disk, self._identity, self._bounds = disk, identity, bounds
         self._directory, self._witness_path = f"{path}/log", f"{path}/synced"
         self._spare = Spare(disk, f"{self._directory}/spare.tmp", background=bounds.background)
-        self._stored = StoredSegments(disk, [])
+        self._base = base
+        self._stored = StoredSegments(disk, [], base.index)
         self._active: ActiveSegment | None = None  # the last of them, open for writing
         self._witness: Witness | None = None
-        self._staged: list[Staged] = []
+        self._commit = 0  # as `note_commit` was told
+        self._staged: list[Entry] = []
         self._staged_bytes = 0
+        self._terms = Terms()  # where they change; the last run ends at last_index
         self._stage_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._failure: FatalStorageError | None = None
@@ -99,8 +116,13 @@ class Wal:
 
     @property
     def first_index(self) -> int:
-        """Of the oldest entry stored; 1 in an empty log."""
+        """Of the oldest entry stored; in an empty log, of the one that comes first."""
         return self._stored.first_index
+
+    @property
+    def commit_hint(self) -> int:
+        """Entries up to here are known to be committed, from this run or the one before."""
+        return self._commit
 
     # --- opening ---------------------------------------------------------------
 
@@ -112,49 +134,78 @@ class Wal:
         identity: Identity,
         bounds: WalLimits | None = None,
         kept_index: int = 1,
+        base: LogBase = LogBase(),  # noqa: B008 - a tuple
     ) -> Wal:
         """Open the log in the data directory `path`; cut a torn tail, refuse a rotten one.
 
-        Segments that end before `kept_index` were being removed: that is finished.
-        Checks every head and every entry of the last segment. The segments before
-        it are checked when they are read.
+        Segments that end before `kept_index` were being removed, and so may have been
+        the entries above the witness's index: that is finished. Checks every head and
+        every entry of the last segment. The segments before it are checked when they
+        are read. Without any segment the log goes on after `base`.
         """
-        wal = cls(disk, path, identity, bounds or WalLimits())
+        wal = cls(disk, path, identity, bounds or WalLimits(), base)
         disk.make_directory(wal._directory)
         _remove_temporary(disk, wal._directory)
         gone, kept = split_removed(list_segments(disk, wal._directory, identity), kept_index)
         for segment in gone:
             disk.remove(segment.path)
-        wal._stored = StoredSegments(disk, kept)
+        wal._stored = StoredSegments(disk, kept, base.index)
         witness = read_witness(disk, wal._witness_path)
-        if not kept and witness:
+        if not kept and witness.index > base.index:
             raise CorruptionError(
-                wal._directory, 0, f"segments up to entry {witness}", "no segment", RESTORE_ADVICE
+                wal._directory,
+                0,
+                f"segments up to entry {witness.index}",
+                "no segment",
+                RESTORE_ADVICE,
             )
         try:
-            if kept:
-                wal._open_last(witness)
-            wal._witness = Witness(disk, wal._witness_path, wal.synced_index)
+            wal._load(witness)
         except BaseException:
             wal.close()
             raise
         return wal
 
+    def _load(self, witness: Witnessed) -> None:
+        """Take over what is stored."""
+        if witness.is_cutting:
+            self._remove_after(witness.index)
+        for segment in self._stored.all:
+            if segment.head.parent_term:
+                self._terms.note(segment.first_index - 1, segment.head.parent_term)
+        if self._stored.all:
+            self._open_last(witness.index)
+        elif self._base.index:
+            self._terms.note(self._base.index, self._base.term)
+        self._commit = min(witness.commit, self.synced_index)
+        self._witness = Witness(self._disk, self._witness_path, self.synced_index, self._commit)
+        if witness.is_cutting:
+            self._witness.end_cut()
+
     def _open_last(self, witness: int) -> None:
         segment = self._stored.all[-1]
-        file = self._disk.open(segment.path, write=True)
-        self._active = ActiveSegment(file, segment)
+        if self._active is None:
+            file = self._disk.open(segment.path, write=True)
+            self._active = ActiveSegment(file, segment)
+        file = self._active.file
         walk = Walk(file, segment)
+        term = 0
         for entry in walk:
-            self.last_term = entry.term
+            if entry.term != term:
+                term = entry.term
+                self._terms.note(entry.index, term)
         if tail.check_tail(file, walk, witness, self._witness_path):
             self.cut_bytes = tail.cut(file, walk.position, walk.limit)
         self._active.take_over_from(walk)
-        self.last_index = self.synced_index = walk.next_index - 1
-        self.last_timestamp_ns = walk.timestamp_ns
+        self._go_on_after_active(walk.next_index - 1)
         # What was read may still be in the page cache only: the process before this one
         # may have been killed between its write and its sync. Durable means durable.
         file.sync()
+
+    def _go_on_after_active(self, index: int) -> None:
+        """The active segment ends with entry `index`, or there is none."""
+        self.last_index = self.synced_index = index
+        self.last_term, self.last_timestamp_ns = self._durable_term, self._durable_timestamp_ns
 
     # --- appending -------------------------------------------------------------
 
@@ -168,25 +219,48 @@ class Wal:
     ) -> None:
         """Stage one entry (index must be last_index + 1). Keeps a reference to `body`.
 
-        Raises DiskFullError, with nothing staged, where the entry would need
-        space that can't be had; and always while `full`.
+        A NOOP has the time of the entry before it. Raises DiskFullError, with nothing
+        staged, where the entry would need space that can't be had; and always while
+        `full`.
         """
-        assert len(body) <= limits.ENTRY_BYTES_MAX, "an entry over the limit"
+        self.append_all((Entry(index, term, kind, timestamp_ns, body),))
+
+    def append_all(self, group: Sequence[Entry]) -> None:
+        """Stage all of these entries, one after the other, or none."""
         with self._stage_lock:
             if self._failure is not None:
                 raise self._failure
             if self.full:
                 raise DiskFullError("the disk is full")
-            assert index == self.last_index + 1, f"entry {index} after {self.last_index}"
-            assert timestamp_ns >= self.last_timestamp_ns, "the log's clock went back"
-            assert term >= self.last_term, "the log's term went back"
-            need = layout.entry_bytes(len(body))
+            need = 0
+            for entry in group:
+                assert len(entry.body) <= limits.ENTRY_BYTES_MAX, "an entry over the limit"
+                need += layout.entry_bytes(len(entry.body))
             if self._spare.has_failed and self._staged_bytes + need > self._room:
                 self._check_spare_failure()
-            self._staged.append(Staged(index, term, kind, timestamp_ns, body))
+            for entry in group:
+                self._stage(entry)
             self._staged_bytes += need
-            self.last_index, self.last_term = index, term
-            self.last_timestamp_ns = timestamp_ns
+
+    def _stage(self, entry: Entry) -> None:
+        index, term, timestamp_ns = entry.index, entry.term, entry.timestamp_ns
+        if entry.kind == NOOP:
+            timestamp_ns = self.last_timestamp_ns
+            entry = Entry(index, term, NOOP, timestamp_ns, entry.body)
+        assert index == self.last_index + 1, f"entry {index} after {self.last_index}"
+        assert timestamp_ns >= self.last_timestamp_ns, "the log's clock went back"
+        assert term >= self.last_term, "the log's term went back"
+        self._staged.append(entry)
+        if term != self.last_term:
+            self._note_last_term()
+            self._terms.note(index, term)
+        self.last_index, self.last_term = index, term
+        self.last_timestamp_ns = timestamp_ns
+
+    def _note_last_term(self) -> None:
+        """Have the last run of terms end at the last entry, as it always does in effect."""
+        if self.last_index:
+            self._terms.note(self.last_index, self.last_term)
 
     @property
     def _room(self) -> int:
@@ -241,14 +315,19 @@ class Wal:
             if self._failure is None:
                 self._raise_witness()
 
+    def note_commit(self, index: int) -> None:
+        """Entries up to here are committed: the witness will say so when it is next written."""
+        if index > self._commit:
+            self._commit = index
+
     def _raise_witness(self) -> None:
         assert self._witness is not None
         try:
-            self._witness.raise_to(self.synced_index)
+            self._witness.raise_to(self.synced_index, self._commit)
         except FatalStorageError as error:
             raise self._fail(error) from error
 
-    def _write_all(self, staged: list[Staged]) -> None:
+    def _write_all(self, staged: list[Entry]) -> None:
         started = time.perf_counter_ns()
         try:
             while staged:
@@ -269,7 +348,7 @@ class Wal:
         if self._is_time_for_spare() and self._spare.is_idle:
             self._spare.start(self._next_segment_bytes(0))
 
-    def _take_over(self, group: list[Staged], written: int) -> None:
+    def _take_over(self, group: list[Entry], written: int) -> None:
         """The group is durable: say so."""
         self._synced_bytes += written
         with self._stage_lock:
@@ -289,13 +368,19 @@ class Wal:
         wanted = min(max(stored, self._bounds.segment_bytes_first), self._bounds.segment_bytes)
         return max(wanted, -(-(SEGMENT_HEADER_BYTES + need) // 4096) * 4096)
 
-    def _roll(self, staged: list[Staged]) -> int:
+    def _roll(self, staged: list[Entry]) -> int:
         """Start the next segment with as many of `staged` as fit; return how many."""
         size = self._next_segment_bytes(layout.entry_bytes(len(staged[0].body)))
         file, size = self._spare.take(size)
         before, first_index = self._active, staged[0].index
-        parent = (before.parent_crc, before.timestamp_ns) if before else (0, 0)
-        head = SegmentHead(self._identity, first_index, *parent, size)
+        head = SegmentHead(
+            self._identity,
+            first_index,
+            before.parent_crc if before else 0,
+            self._durable_timestamp_ns,
+            size,
+            self._durable_term,
+        )
         path = segment_path(self._directory, first_index)
         active = ActiveSegment(file, Segment(path, head))
         group = staged[: count_that_fits(staged, SEGMENT_HEADER_BYTES, size)]
@@ -323,13 +408,17 @@ class Wal:
         with self._stage_lock:
             self._staged.clear()
             self._staged_bytes = 0
-            self.last_index = self.synced_index
-            self.last_timestamp_ns = self._durable_timestamp_ns
+            self._go_on_after_active(self.synced_index)
+            self._terms.forget_after(self.synced_index)
             self.full = True
 
     @property
     def _durable_timestamp_ns(self) -> int:
-        return 0 if self._active is None else self._active.timestamp_ns
+        return self._base.timestamp_ns if self._active is None else self._active.timestamp_ns
+
+    @property
+    def _durable_term(self) -> int:
+        return self._base.term if self._active is None else self._active.term
 
     def _fail(self, error: BaseException) -> FatalStorageError:
         """From now on every call raises this: the process must stop."""
@@ -352,6 +441,20 @@ class Wal:
         """
         last = self.synced_index if to_index is None else min(to_index, self.synced_index)
         return self._stored.read(from_index, last, window_bytes)
+
+    def term_of(self, index: int) -> int:
+        """The term of an entry from first_index - 1 to last_index; rarely reads it from disk."""
+        assert self.first_index - 1 <= index <= self.last_index, f"the term of entry {index}"
+        if index == 0:
+            return 0
+        with self._stage_lock:
+            self._note_last_term()
+            term = self._terms.find(index)
+        if term is None:
+            term = next(self.read(index, index, window_bytes=_TERM_WINDOW_BYTES)).term
+            with self._stage_lock:
+                self._terms.note(index, term)
+        return term
 
     def segments(self) -> list[tuple[int, int, int, int]]:
         """(first index, last index, bytes, timestamp of the last entry) per segment, oldest first.
@@ -377,39 +480,60 @@ class Wal:
             count = self._stored.remove_before(index)
             if count:
                 self._disk.sync_directory(self._directory)
+                with self._stage_lock:
+                    self._terms.forget_before(self.first_index - 1)
             return count
 
     def truncate_after(self, index: int) -> None:
-        """Remove every entry above `index`, durably, newest first (for replication).
+        """Remove every entry above `index`, durably (for replication).
 
-        Nothing may be staged. `index` must not be below first_index.
+        Nothing may be staged, and nothing above `index` committed. Once this has begun,
+        a crash ends it: the witness says so before the first byte goes. `index` is
+        in the log or the one that an empty log goes on after.
         """
         with self._sync_lock:
-            assert not self._staged and self.first_index <= index <= self.synced_index
-            assert self._active is not None and self._witness is not None
-            self._witness.lower_to(index)
-            while self._stored.all[-1].first_index > index:
+            if self._failure is not None:
+                raise self._failure
+            assert not self._staged and self._commit <= index <= self.synced_index
+            # Retention keeps only what snapshots cover, and they cover committed entries.
+            assert index >= self.first_index or index == self._base.index
+            assert self._witness is not None
+            try:
+                self._witness.begin_cut(index)
+                self._remove_after(index)
+                self._witness.end_cut()
+            except Exception as error:
+                raise self._fail(error) from error
+            with self._stage_lock:
+                self._terms.forget_after(index)
+                self._go_on_after_active(index)
+
+    def _remove_after(self, index: int) -> None:
+        """Remove segments, newest first, then what follows `index` in the one that holds it."""
+        while self._stored.all and self._stored.all[-1].first_index > index:
+            if self._active is not None:
                 self._active.close()
-                self._stored.remove_last()
-                self._disk.sync_directory(self._directory)
-                segment = self._stored.all[-1]
+                self._active = None
+            self._stored.remove_last()
+            self._disk.sync_directory(self._directory)
+        if self._stored.all:
+            segment = self._stored.all[-1]
+            if self._active is None:
                 file = self._disk.open(segment.path, write=True)
                 self._active = ActiveSegment(file, segment)
             self._cut_active(self._active, index)
 
     def _cut_active(self, active: ActiveSegment, index: int) -> None:
         segment = active.segment
-        walk = Walk(active.file, segment)
+        segment.marks = [mark for mark in segment.marks if mark[0] <= index]
+        walk = Walk(active.file, segment, segment.nearest(index))
         for entry in walk:
-            self.last_term = entry.term
             if entry.index == index:
                 break
-        assert walk.next_index == index + 1
+        if walk.next_index != index + 1:
+            raise tail.rot(active.file, walk, f"{self._witness_path} says that it stays")
         tail.cut(active.file, walk.position, walk.limit)
-        segment.marks = [mark for mark in segment.marks if mark[0] <= index]
         active.take_over_from(walk)
-        self.last_index = self.synced_index = index
-        self.last_timestamp_ns = walk.timestamp_ns
 
     # --- the rest --------------------------------------------------------------
 
