@@ -31,7 +31,6 @@ from unimeter.raft import (
 )
 from unimeter.raft.messages import LOCAL_TARGETS, RESPONSE_TYPES
 
-_ELECTION_TICKS, _HEARTBEAT_TICKS = 3, 1
 _NORMAL = 1  # the kind of a proposed entry; transcripts call both kinds EntryNormal
 _QUIET = "none"
 
@@ -73,6 +72,7 @@ class Node:
 
     def __init__(self, config: Config, snapshot: Snapshot) -> None:
         self.id = config.node_id
+        self.config = config
         self.is_async = config.async_storage_writes
         self.disk = Disk(snapshot)
         self.raw = RawNode(config, self.disk)
@@ -115,8 +115,8 @@ class Interaction:
             "set-randomized-election-timeout": self.set_timeout,
             "stabilize": self.stabilize,
             "status": self.print_status,
-            "tick-election": lambda c: self._tick(c, _ELECTION_TICKS),
-            "tick-heartbeat": lambda c: self._tick(c, _HEARTBEAT_TICKS),
+            "tick-election": lambda c: self._tick(c, self._node(c).config.election_ticks),
+            "tick-heartbeat": lambda c: self._tick(c, self._node(c).config.heartbeat_ticks),
             "tick": lambda c: self._tick(c, int(c.bare[1])),
             "transfer-leadership": self.transfer,
             "send-snapshot": self.send_snapshot,
@@ -366,8 +366,8 @@ def _config(command: Command, node_id: int, index: int) -> Config:
 
     return Config(
         node_id,
-        election_ticks=_ELECTION_TICKS,
-        heartbeat_ticks=_HEARTBEAT_TICKS,
+        election_ticks=int(command.value("election-tick", "3")),
+        heartbeat_ticks=int(command.value("heartbeat-tick", "1")),
         pre_vote=flag("prevote"),
         check_quorum=flag("checkquorum"),
         max_size_per_message=NO_LIMIT,
