@@ -63,3 +63,24 @@ SESSION_RUNS_MAX: Final = 8  # outcome runs remembered with each reply
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
 SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
 DISK_FREE_BYTES_MIN: Final = 128 * 1024 * 1024  # two segments: below it ingest is told to wait
+LOG_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024  # newest entries kept for followers: seconds of load
+
+# --- cluster -----------------------------------------------------------------
+SECRET_BYTES_MIN: Final = 16  # of the cluster's secret: a proof can be guessed at offline
+PEER_HANDSHAKE_BYTES_MAX: Final = 4096  # one frame of somebody who has not proved anything
+PEER_FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1024 * 1024  # the largest entry, and its message
+PEER_OUT_BYTES_MAX: Final = 64 * 1024 * 1024  # waiting for one peer; more is dropped, raft resends
+PEER_STRANGERS_MAX: Final = 64  # connections inside the handshake; then the oldest is closed
+SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024  # of a snapshot file in one frame: raft waits behind it
+SNAPSHOT_WINDOW_BYTES: Final = 2 * 1024 * 1024  # sent and not yet written: 40 MB/s at 50 ms
+SNAPSHOT_RESENDS_MAX: Final = 8  # refused chunks of one transfer; then it is given up
+MEMBERS_MAX: Final = 7  # of a cluster; more copies make a commit slower and no event safer
+NODE_ID_MAX: Final = 255  # one byte in v1's alerts
+TICK_SECONDS: Final = 0.05  # the unit of the next two
+HEARTBEAT_TICKS: Final = 2  # a leader says that it is there every 100 ms
+ELECTION_TICKS: Final = 10  # unheard for 0.5 to 1 s: others stand for election
+APPEND_BYTES_MAX: Final = 1024 * 1024  # entries of one message to a follower: 4 full ones
+APPENDS_INFLIGHT_MAX: Final = 256  # messages to one follower without its answer
+APPENDS_INFLIGHT_BYTES_MAX: Final = 32 * 1024 * 1024  # of entries in them
+APPLY_BYTES_MAX: Final = 64 * 1024 * 1024  # committed and being applied, before more is handed out
+STATE_HASH_ENTRIES: Final = 4096  # replicas compare their states every so many entries

@@ -1,0 +1,121 @@
+"""Dialling one peer, again and again: when, how often, and what to tell the operator.
+
+Owns the pauses. A connection that was lost after it had worked is dialled again at
+once: if the peer's process is gone, its host refuses, and that is the quickest
+certain news of it (`on_down(..., is_gone=True)`). Whatever fails is tried again after
+a pause that doubles from 0.05 to 2 seconds, each time a random part of it less, so that
+nodes which lost each other together do not meet in step. A peer that has just dialled
+us is there, so a pause after a failed connect ends then.
+
+An unreachable peer is mentioned once a minute, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from unimeter.server.peer_link import PeerLink
+
+if TYPE_CHECKING:
+    from unimeter.server.peers import Peers
+
+
+class Dialler:
+    """The outgoing side towards one peer."""
+
+    def __init__(self, peers: Peers, node_id: int, host: str, port: int) -> None:
+        self.node_id, self.host, self.port = node_id, host, port
+        self.attempts = self.failures = 0
+        self.reason = ""  # of the last failure
+        self._peers = peers
+        self._wake = asyncio.Event()
+        self._in_a_row = 0  # failures since it last worked
+        self._said_at = float("-inf")
+
+    @property
+    def address(self) -> str:
+        """host:port of the peer."""
+        return f"{self.host}:{self.port}"
+
+    def wake(self) -> None:
+        """The peer is there: do not wait any longer."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep a connection to the peer until cancelled."""
+        was_lost = False
+        while True:
+            self.attempts += 1
+            self._wake.clear()
+            link = PeerLink(self._peers, self.node_id)
+            error = await self._connect(link)
+            if error is not None:
+                self._failed(describe(error))
+                if was_lost and is_refusal(error):
+                    self._peers.gone(self.node_id)
+                was_lost = False
+                await self._pause(can_wake=True)
+                continue
+            await link.ended
+            was_lost = self._is_worth_another(link)
+            if not was_lost:
+                await self._pause(can_wake=False)
+
+    async def _connect(self, link: PeerLink) -> BaseException | None:
+        """Connect `link`; the error if that fails."""
+        try:
+            async with asyncio.timeout(self._peers.timing.connect_seconds):
+                await self._peers.loop.create_connection(lambda: link, self.host, self.port)
+        except (OSError, TimeoutError) as error:
+            return error
+        return None
+
+    def _is_worth_another(self, link: PeerLink) -> bool:
+        """The link has ended: whether it had worked, so that one dials again at once."""
+        lived = self._peers.loop.time() - link.since if link.since else 0.0
+        if link.since and lived >= self._peers.timing.settled_seconds:
+            self._in_a_row = 0
+            return True
+        self._failed(link.closed_because)
+        return False
+
+    def _failed(self, reason: str) -> None:
+        self.failures += 1
+        self._in_a_row += 1
+        self.reason = reason
+        now = self._peers.loop.time()
+        if now - self._said_at >= self._peers.timing.mention_seconds:
+            self._said_at = now
+            self._peers.say(f"peer {self.node_id} at {self.address} can't be reached: {reason}")
+
+    async def _pause(self, can_wake: bool) -> None:
+        """Wait; `can_wake`: unless the peer, which was not there, shows itself."""
+        timing = self._peers.timing
+        doubled = timing.pause_seconds_min * 2.0 ** min(self._in_a_row - 1, 30)
+        pause = min(doubled, timing.pause_seconds_max) * (1 - self._peers.random() / 2)
+        if not can_wake:
+            await asyncio.sleep(pause)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the host answered that nobody listens: asyncio joins several errors into a text."""
+    if isinstance(error, ConnectionRefusedError):
+        return True
+    return isinstance(error, OSError) and f"[Errno {errno.ECONNREFUSED}]" in str(error)
+
+
+def describe(error: BaseException) -> str:
+    """A short reason."""
+    if isinstance(error, TimeoutError):
+        return "no answer to the connection attempt"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
