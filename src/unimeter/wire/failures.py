@@ -69,6 +69,8 @@ def exception_of(reply: ErrorReply) -> errors.UnimeterError:
     match reply.code:
         case ErrorCode.BACKPRESSURE | ErrorCode.SHUTTING_DOWN | ErrorCode.NOT_LEADER:
             return errors.BackpressureError(text, reply.retry_after_ms / 1000)
+        case ErrorCode.OUTCOME_UNKNOWN:
+            return errors.ConnectionError(text)
         case ErrorCode.REDIRECT:
             return errors.RedirectError(reply.text)
         case ErrorCode.NOT_FOUND:

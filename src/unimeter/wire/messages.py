@@ -102,6 +102,7 @@ class ErrorCode(enum.IntEnum):
     UNAUTHENTICATED = 13  # reserved: the token of HELLO is not accepted
     SHUTTING_DOWN = 14  # nothing of the request was done
     INTERNAL = 15  # the node failed; see its log
+    OUTCOME_UNKNOWN = 16  # forwarded, and the leader was lost before it replied
 
 
 class ProtocolError(InvalidInputError):
