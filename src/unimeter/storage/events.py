@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,6 +66,8 @@ class EventStore:
     def __init__(self, disk: Disk, directory: str, wal: Wal) -> None:
         self.noted_index = 0  # of the newest entry that `note` was called for
         self.removed_timestamp_ns = 0  # the latest event timestamp that retention removed
+        # Where the machine stands; what is above is durable at most, and may be replaced.
+        self.applied_index: Callable[[], int] = lambda: wal.synced_index
         self._disk, self._directory, self._wal = disk, f"{directory}/outcomes", wal
         self._covered = 0  # outcomes up to this index are in files
         self._files: list[tuple[int, int, int]] = []  # (after, to, latest ns), ascending
@@ -164,6 +166,11 @@ class EventStore:
                 self._loaded.pop(to_index, None)
                 self._disk.remove(self._path(to_index))
 
+    def forget_after(self, index: int) -> None:
+        """Entries above `index` are replaced by others (none of them was applied)."""
+        assert self._covered <= index and self.noted_index <= index, "an applied entry went"
+        self._ranges = {key: known for key, known in self._ranges.items() if key[1] <= index}
+
     def latest_before(self, index: int) -> int:
         """A timestamp that no event of the entries below `index` is later than."""
         return max([latest for after, _, latest in self._files if after + 1 < index], default=0)
@@ -210,8 +217,8 @@ class EventStore:
 
         Callable from any thread. `from_index=0` starts with the oldest stored
         entry; another one below it raises RangeUnavailableError when removed events
-        could belong to the range. `to_index` must be applied (None: everything
-        durable is). InvalidInputError for a cursor that is none of ours.
+        could belong to the range. `to_index` must be applied (None: everything that
+        is). InvalidInputError for a cursor that is none of ours.
         """
         if limit < 1:
             raise InvalidInputError(f"limit {limit} must be at least 1")
@@ -257,8 +264,8 @@ class EventStore:
         number: int,
     ) -> Iterator[StoredEvent]:
         """Counted events that fit, from event `number` of entry `from_index` on."""
-        synced = self._wal.synced_index
-        last = synced if to_index is None else min(to_index, synced)
+        applied = min(self.applied_index(), self._wal.synced_index)
+        last = applied if to_index is None else min(to_index, applied)
         try:
             for index, body in self._bodies(max(1, from_index), last, start_ns, end_ns):
                 found = body.select(account, metric_code, start_ns, end_ns)

@@ -97,7 +97,8 @@ def _superblock(disk: Disk, path: str) -> Iterator[Row]:
             f"copy {copy}, sequence {block.sequence}: format {version}, node "
             f"{block.identity.node_id} of cluster {block.identity.cluster_id.hex()}, made "
             f"{_time(block.created_ns)}, term {block.term}, vote {block.vote or 'none'}, "
-            f"snapshot {block.snapshot_index or 'none'}",
+            f"snapshot {block.snapshot_index or 'none'}, incarnation {block.incarnation:016x}, "
+            f"{block.membership.name.lower()}, log goes on after {block.base_index}",
         )
 
 

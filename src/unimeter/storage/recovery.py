@@ -4,7 +4,11 @@
     2  superblock           whose it is; another version, node or cluster is refused
     3  log                  heads of all segments, entries of the last; a torn tail is cut
     4  outcomes, snapshot   the newest whole ones that the log goes on from
-    5  replay               every later entry through Machine.apply, at the kernel's speed
+    5  replay               later entries through Machine.apply, at the kernel's speed
+
+A sole voter replays its whole log: what is durable there is committed. A member of a
+cluster replays what it knows to be committed; the rest of its log may still be
+replaced, and waits for a leader.
 
 Owns that order and the making of a new directory, where the superblock comes last:
 it exists only when the log with its first entry does, so a crash in the middle of
@@ -22,11 +26,11 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unimeter.engine import entries
 from unimeter.engine.machine import Machine
-from unimeter.errors import CorruptionError, WrongDirectoryError
+from unimeter.errors import CorruptionError, InvalidInputError, WrongDirectoryError
 from unimeter.storage import retention
 from unimeter.storage.disk import Disk, Lock
 from unimeter.storage.events import EventStore
@@ -34,13 +38,14 @@ from unimeter.storage.layout import Identity
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, Walk, list_segments
 from unimeter.storage.snapshots import Snapshotter, load_newest, set_aside
-from unimeter.storage.superblock import Superblock, SuperblockFile, check_owner
-from unimeter.storage.wal import Wal, WalLimits
+from unimeter.storage.superblock import Membership, Superblock, SuperblockFile, check_owner
+from unimeter.storage.wal import LogBase, Wal, WalLimits
 
 Progress = Callable[[int, int, int], None]
 """Called now and then with (log bytes replayed, log bytes in all, events replayed)."""
 
 FIRST_TERM = 1
+NODE_ID_MAX = 255  # one byte on the wire between nodes
 _FOLDERS = ("log", "snapshots", "outcomes")
 _OURS = {"LOCK", "superblock", "superblock.tmp", "synced", "lost+found", *_FOLDERS}
 _PROGRESS_BYTES = 8 * 1024 * 1024
@@ -62,6 +67,7 @@ class Opened:
     lock: Lock
     created: bool = False  # this call made the directory
     notes: list[str] = field(default_factory=list)  # sentences for the operator: what was mended
+    commit_index: int = 0  # known to be committed at opening; all of it is applied
     replayed_entries: int = 0
     replayed_events: int = 0
 
@@ -106,6 +112,9 @@ def open_directory(
     create: bool = True,
     cluster_id: bytes | None = None,
     node_id: int = 1,
+    genesis_key: bytes | None = None,
+    membership: Membership = Membership.VOTER,
+    sole_voter: bool = True,
     bounds: WalLimits | None = None,
     progress: Progress | None = None,
     machine_class: type[Machine] = Machine,
@@ -118,7 +127,16 @@ def open_directory(
     cluster or node; or a directory that holds something else), CorruptionError
     (file, offset, expected, found), FatalStorageError. `cluster_id=None` takes
     whatever the directory says.
+
+    With `genesis_key` (16 secret bytes that all nodes of a cluster share) and a
+    cluster id every node makes the same first entry by itself: key for key, at time 0.
+    Without it the key is random and the time is now. `membership` is noted in a new
+    directory only. `sole_voter=False` leaves what is not known to be committed
+    unapplied: then machine.applied may be below wal.last_index.
     """
+    if not 1 <= node_id <= NODE_ID_MAX:
+        raise InvalidInputError(f"node id {node_id} must be 1 to {NODE_ID_MAX}")
+    assert genesis_key is None or (len(genesis_key) == 16 and cluster_id is not None)
     bounds = bounds or WalLimits()
     is_new = _check_contents(disk, path, create)
     if is_new:
@@ -129,15 +147,25 @@ def open_directory(
         for folder in _FOLDERS:
             disk.make_directory(f"{path}/{folder}")
         if is_new:
-            identity = Identity(cluster_id or entropy(16), node_id)
-            superblock = _make(disk, path, identity, bounds, entropy(16), now_ns())
+            block = Superblock(
+                Identity(cluster_id or entropy(16), node_id),
+                now_ns(),
+                term=FIRST_TERM,
+                membership=membership,
+            )
+            superblock = _make(disk, path, block, bounds, genesis_key, entropy)
         else:
             superblock = SuperblockFile.open(disk, path)
         opening.callback(superblock.close)
         check_owner(path, superblock.current.identity, cluster_id, node_id)
         opened = _load(disk, path, superblock, lock, bounds, machine_class, opening)
         opened.created = is_new
-        _replay(opened, progress)
+        _replay(opened, opened.wal.last_index if sole_voter else opened.commit_index, progress)
+        if genesis_key is not None and opened.machine.hash_key != genesis_key:
+            raise WrongDirectoryError(
+                f"{path}: was made with another cluster's secret; "
+                "give the node the secret its cluster was made with, or an empty directory"
+            )
         opening.pop_all()
         return opened
 
@@ -162,16 +190,24 @@ def _check_contents(disk: Disk, path: str, create: bool) -> bool:
 
 
 def _make(
-    disk: Disk, path: str, identity: Identity, bounds: WalLimits, hash_key: bytes, now_ns: int
+    disk: Disk,
+    path: str,
+    block: Superblock,
+    bounds: WalLimits,
+    genesis_key: bytes | None,
+    entropy: Callable[[int], bytes],
 ) -> SuperblockFile:
     """Make the log with its first entry, then the superblock."""
     _clear_unfinished(disk, path)
+    identity = block.identity
+    timestamp_ns = block.created_ns if genesis_key is None else 0
     wal = Wal.open(disk, path, identity, bounds)
-    body = entries.genesis_body(identity.cluster_id, hash_key)
-    wal.append(1, FIRST_TERM, entries.GENESIS, now_ns, body)
+    body = entries.genesis_body(identity.cluster_id, genesis_key or entropy(16))
+    wal.append(1, FIRST_TERM, entries.GENESIS, timestamp_ns, body)
     wal.sync()
     wal.close()
-    return SuperblockFile.create(disk, path, Superblock(identity, now_ns, term=FIRST_TERM))
+    incarnation = int.from_bytes(entropy(8), "little") or 1
+    return SuperblockFile.create(disk, path, replace(block, incarnation=incarnation))
 
 
 def _clear_unfinished(disk: Disk, path: str) -> None:
@@ -219,7 +255,8 @@ def _load(
     current = superblock.current
     identity = current.identity
     _remove_temporary(disk, path)
-    wal = Wal.open(disk, path, identity, bounds, current.kept_index)
+    base = LogBase(current.base_index, current.base_term, current.base_timestamp_ns)
+    wal = Wal.open(disk, path, identity, bounds, current.kept_index, base)
     opening.callback(wal.close)
     _check_log(path, wal, current)
     notes = [superblock.mended] if superblock.mended else []
@@ -246,7 +283,7 @@ def _load(
     if index != current.snapshot_index:
         superblock.update(snapshot_index=index)
     snapshots = Snapshotter(disk, path, superblock, wal, events)
-    return Opened(
+    opened = Opened(
         disk,
         path,
         identity.cluster_id,
@@ -258,7 +295,12 @@ def _load(
         superblock,
         lock,
         notes=notes,
+        # GENESIS, which each node makes by itself, and what a snapshot holds are committed.
+        commit_index=max(1, index, current.snapshot_index, wal.commit_hint),
     )
+    wal.note_commit(opened.commit_index)
+    events.applied_index = lambda: opened.machine.applied
+    return opened
 
 
 def _check_log(path: str, wal: Wal, current: Superblock) -> None:
@@ -293,13 +335,13 @@ def _remove_temporary(disk: Disk, path: str) -> None:
                 disk.remove(f"{path}/{folder}/{name}")
 
 
-def _replay(opened: Opened, progress: Progress | None) -> None:
-    """Apply every entry after the snapshot."""
+def _replay(opened: Opened, until: int, progress: Progress | None) -> None:
+    """Apply the entries after the snapshot, up to `until`."""
     machine, wal, events = opened.machine, opened.wal, opened.events
     apply, note = machine.apply, events.note
     total = wal.bytes_after(machine.applied)
     done = said = replayed = counted = 0
-    for entry in wal.read(machine.applied + 1, None, WINDOW_BYTES):
+    for entry in wal.read(machine.applied + 1, until, WINDOW_BYTES):
         applied = apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
         counted += applied.stored + applied.duplicates + applied.refused
         if applied.duplicates or applied.refused:
@@ -309,7 +351,9 @@ def _replay(opened: Opened, progress: Progress | None) -> None:
         if progress is not None and done - said > _PROGRESS_BYTES:
             said = done
             progress(min(done, total), total, counted)
-    assert machine.applied == wal.last_index, "replay reaches the end of the log"
+    assert machine.applied == until, "replay reaches the end of what is committed"
+    opened.commit_index = until
+    wal.note_commit(until)
     opened.replayed_entries, opened.replayed_events = replayed, counted
     if progress is not None and replayed:
         progress(total, total, counted)

@@ -82,6 +82,12 @@ class StoredSegments:
             total += position - self.all[-1].nearest(index + 1)[1]
         return max(0, total)
 
+    def start_of_walk(self, index: int) -> int:
+        """The nearest entry not after `index` whose place is remembered."""
+        holders = [segment for segment in self.all if segment.first_index <= index]
+        assert holders, f"entry {index} is not stored"
+        return holders[-1].nearest(index)[0]
+
     def read(self, first: int, last: int, window_bytes: int) -> Iterator[Entry]:
         """Entries first..last, checked, in order; all of them must be durable."""
         segments = self.all

@@ -5,8 +5,10 @@
            8192   pair B, copy 2
            12288  pair B, copy 3
 
-Owns the file `superblock`: whose directory this is, the term and vote (for
-replication), which snapshot is in effect. Each update has the next sequence number
+Owns the file `superblock`: whose directory this is, the term and vote, which snapshot
+is in effect and what the log goes on after, and what this node must know of its place
+in a cluster: how it was made, and which directories its peers had. Each update has
+the next sequence number
 and goes to the pair that does not hold the newest one: first copy, sync, second
 copy, sync. So a crash damages at most one copy, and the copy with the highest
 sequence number is the truth. Two damaged copies are not a crash: refused.
@@ -18,8 +20,10 @@ would cost the vote, that is, the promise that a node votes once in a term.
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Final
 
 from unimeter.errors import CorruptionError, WrongDirectoryError
@@ -30,8 +34,19 @@ from unimeter.storage.segments import RESTORE_ADVICE, check_version
 SUPERBLOCK_MAGIC: Final = b"UNIMSUP\n"
 COPY_BYTES: Final = 4096
 COPIES: Final = 4
+PEERS_MAX: Final = 7
 # magic version crc copy 0 sequence cluster node created term vote snapshot removed_ns kept
-_COPY = struct.Struct("<8sIIIIQ16sQqQQQqQ")
+# incarnation membership is_installing peers: (node, incarnation) base: index term timestamp
+# What a directory of a single node of an earlier release lacks reads as zeros.
+_COPY = struct.Struct("<8sIIIIQ16sQqQQQqQ QBB6x 14Q QQq")
+
+
+class Membership(IntEnum):
+    """How far this directory may speak for its node."""
+
+    VOTER = 0  # it votes
+    FRESH = 1  # made, and not every peer has confirmed that it never knew another
+    RECOVERING = 2  # made to replace a lost one, whose votes it does not know
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,13 @@ class Superblock:
     snapshot_index: int = 0  # the newest snapshot in effect; 0 = none
     removed_timestamp_ns: int = 0  # no event that retention removed is later; 0 = none removed
     kept_index: int = 1  # segments that end before this entry are removed, or about to be
+    incarnation: int = 0  # random, made with the directory; 0 in one of an earlier release
+    membership: Membership = Membership.VOTER
+    peers: tuple[tuple[int, int], ...] = ()  # (node id, incarnation) as last met, ascending
+    base_index: int = 0  # last entry of the last snapshot installed from a peer; 0 = none
+    base_term: int = 0  # of that entry; an empty log goes on after it
+    base_timestamp_ns: int = 0  # of that entry
+    is_installing: bool = False  # the log on disk is older than that snapshot: it goes
 
 
 def encode_copy(block: Superblock, copy: int) -> bytes:
@@ -61,10 +83,23 @@ def encode_copy(block: Superblock, copy: int) -> bytes:
         block.snapshot_index,
         block.removed_timestamp_ns,
         block.kept_index,
+        block.incarnation,
+        block.membership,
+        block.is_installing,
+        *_flat(block.peers),
+        block.base_index,
+        block.base_term,
+        block.base_timestamp_ns,
     )
     blank = _COPY.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, 0, *fields)
     crc = zlib.crc32(blank.ljust(COPY_BYTES, b"\0"))
     return _COPY.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, crc, *fields).ljust(COPY_BYTES, b"\0")
+
+
+def _flat(peers: tuple[tuple[int, int], ...]) -> list[int]:
+    assert len(peers) <= PEERS_MAX and list(peers) == sorted(dict(peers).items())
+    words = [word for pair in peers for word in pair]
+    return words + [0] * (2 * PEERS_MAX - len(words))
 
 
 def decode_copy(data: bytes, copy: int) -> tuple[int, Superblock] | str:
@@ -79,8 +114,29 @@ def decode_copy(data: bytes, copy: int) -> tuple[int, Superblock] | str:
         return f"checksum {found:08x} over bytes that say {crc:08x}"
     if number != copy:
         return f"copy {number}"
-    created, *facts = rest
-    return version, Superblock(Identity(cluster, node), created, sequence, *facts)
+    created, term, vote, snapshot, removed_ns, kept, incarnation, membership, installing = rest[:9]
+    if membership > max(Membership):
+        return f"membership {membership}"
+    words = rest[9 : 9 + 2 * PEERS_MAX]
+    peers = tuple(pair for pair in zip(words[::2], words[1::2], strict=True) if pair[0])
+    base_index, base_term, base_timestamp_ns = rest[9 + 2 * PEERS_MAX :]
+    return version, Superblock(
+        Identity(cluster, node),
+        created,
+        sequence,
+        term,
+        vote,
+        snapshot,
+        removed_ns,
+        kept,
+        incarnation,
+        Membership(membership),
+        peers,
+        base_index,
+        base_term,
+        base_timestamp_ns,
+        bool(installing),
+    )
 
 
 class SuperblockFile:
@@ -90,6 +146,7 @@ class SuperblockFile:
         """Use `create` or `open`."""
         self._file, self.current = file, current
         self.mended = ""  # a sentence for the operator, where a copy was mended at opening
+        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, disk: Disk, directory: str, block: Superblock) -> SuperblockFile:
@@ -117,15 +174,18 @@ class SuperblockFile:
         opened._write_copy(pair + 1)
         return opened
 
-    def update(self, **changes: int) -> None:
-        """Make `changes` durable before this returns."""
-        assert not {"identity", "created_ns", "sequence"} & set(changes)
-        block = replace(self.current, sequence=self.current.sequence + 1, **changes)  # type: ignore[arg-type]
-        assert block.term >= self.current.term, "the term went back"
-        self.current = block
-        pair = _pair_of(block.sequence)
-        self._write_copy(pair)
-        self._write_copy(pair + 1)
+    def update(self, **changes: object) -> None:
+        """Make `changes` durable before this returns. From any thread."""
+        assert not {"identity", "created_ns", "sequence", "incarnation"} & set(changes)
+        with self._lock:
+            current = self.current
+            block = replace(current, sequence=current.sequence + 1, **changes)  # type: ignore[arg-type]
+            assert block.term >= current.term, "the term went back"
+            assert block.term > current.term or current.vote in (0, block.vote), "a second vote"
+            self.current = block
+            pair = _pair_of(block.sequence)
+            self._write_copy(pair)
+            self._write_copy(pair + 1)
 
     def close(self) -> None:
         self._file.close()

@@ -38,8 +38,9 @@ class Terms:
             self._firsts.insert(at, index)
             self._lasts.insert(at, index)
             self._terms.insert(at, term)
-        assert at == 0 or self._lasts[at - 1] < self._firsts[at], "terms went back"
-        assert at + 1 == len(self._terms) or self._lasts[at] < self._firsts[at + 1]
+        is_after = at == 0 or self._lasts[at - 1] < self._firsts[at]
+        is_before = at + 1 == len(self._terms) or self._lasts[at] < self._firsts[at + 1]
+        assert is_after and is_before, "terms went back"
 
     def find(self, index: int) -> int | None:
         """The term of the entry at `index`, None where that is not known."""

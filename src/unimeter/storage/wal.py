@@ -134,7 +134,7 @@ class Wal:
         identity: Identity,
         bounds: WalLimits | None = None,
         kept_index: int = 1,
-        base: LogBase = LogBase(),  # noqa: B008 - a tuple
+        base: LogBase = LogBase(),
     ) -> Wal:
         """Open the log in the data directory `path`; cut a torn tail, refuse a rotten one.
 
@@ -451,9 +451,21 @@ class Wal:
             self._note_last_term()
             term = self._terms.find(index)
         if term is None:
-            term = next(self.read(index, index, window_bytes=_TERM_WINDOW_BYTES)).term
-            with self._stage_lock:
-                self._terms.note(index, term)
+            term = self._read_terms(index)
+        return term
+
+    def _read_terms(self, index: int) -> int:
+        """The term of a stored entry; those before it, down to where a walk can start, are noted.
+
+        Where logs part, the core asks for one term after the other, downwards.
+        """
+        start = self._stored.start_of_walk(index)
+        term = 0
+        for entry in self.read(start, index, _TERM_WINDOW_BYTES):
+            if entry.term != term or entry.index == index:
+                term = entry.term
+                with self._stage_lock:
+                    self._terms.note(entry.index, term)
         return term
 
     def segments(self) -> list[tuple[int, int, int, int]]:
