@@ -376,6 +376,19 @@ Request = (
     | TransferLeader
 )
 
+Read = (
+    UsageQuery
+    | UsageRealtime
+    | EventsList
+    | AlertsList
+    | MetricList
+    | Breakdown
+    | Accounts
+    | Series
+    | Members
+)
+"""Requests that change nothing; each has `min_position` and `linearizable`."""
+
 # --- responses ---------------------------------------------------------------
 
 
