@@ -1,4 +1,4 @@
-"""Nodes that are nothing but their `Peers`, on loopback, with a handler that writes down what it is told."""
+"""Nodes that are nothing but their `Peers`, with a handler that writes down what it is told."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def is_refusal(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """A short reason."""
     if isinstance(error, TimeoutError):
-        return "no answer to the connection attempt"
+        return "no answer in time"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

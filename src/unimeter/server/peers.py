@@ -14,9 +14,9 @@ two crossing connections to keep, and each notices for itself whether it can be
 heard. A link is *up* once the handshake (`wire.peer_handshake`) is over and neither
 side refuses the other; `on_up` and `on_down` speak of the outgoing one.
 
-An id belongs to one process at a time. Of a process that is connected, a second connection
-replaces the first; of another process with the same id, it is refused while the first is
-there and answers.
+An id belongs to one node at a time. Of a node that is connected, a second connection
+replaces the first; of another incarnation with the same id, it is refused while the first
+is there and answers.
 
 Bounds: what waits for one peer (PEER_OUT_BYTES_MAX), connections that have not proved
 themselves (PEER_STRANGERS_MAX, the oldest goes first, so that a crowd of strangers has to
@@ -42,6 +42,9 @@ from unimeter.raft.messages import Entry, Message
 from unimeter.server.peer_codec import encode_message
 from unimeter.server.peer_dial import Dialler
 from unimeter.server.peer_link import PeerLink
+from unimeter.server.peer_sending import Done, SnapshotReader
+from unimeter.server.peer_snapshots import Snapshots
+from unimeter.storage.incoming import Incoming
 from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import OPAQUE_KINDS, RAFT, Fault, PeerProtocolError, frame_buffers
 from unimeter.wire.peer_handshake import NONCE_BYTES, Handshake, check_secret
@@ -64,6 +67,8 @@ class PeerTiming:
     mention_seconds: float = 60.0
     user_timeout_seconds: float = 5.0  # the kernel's own: sent and not acknowledged
     close_seconds: float = 1.0
+    transfer_still_ticks: int = 10  # of a snapshot: nothing moves, offer it again
+    transfer_give_up_ticks: int = 120  # of a snapshot: no answer at all
 
 
 class PeerHandler(Protocol):
@@ -97,6 +102,13 @@ class PeerHandler(Protocol):
     def fetch(self, index: int) -> Entry | None:
         """A committed entry, for the repair of a peer's log; None where it is not to be had."""
 
+    def on_snapshot(self, message: Message, path: str) -> str:
+        """A snapshot file is here, whole, checked and durable: step `message`, install `path`.
+
+        "" when it is taken, else the reason that the sender is told. The file is the
+        node's from now on, to rename or to remove.
+        """
+
     def on_failure(self, error: BaseException) -> None:
         """An exception of this handler's own, or a failed disk: the node can't go on."""
 
@@ -113,11 +125,16 @@ class Peers:
         handler: PeerHandler,
         say: Callable[[str], None],
         *,
+        incoming: Incoming | None = None,
         timing: PeerTiming | None = None,
         chance: Callable[[], float] = random.random,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`addresses` are the peers' (this node's own entry is ignored). Then `start`."""
+        """`addresses` are the peers' (this node's own entry is ignored). Then `start`.
+
+        `incoming` is where snapshots are received; without it they are refused. `secret` is
+        the cluster's, 16 bytes at least. `handler` is called from `start` on.
+        """
         check_secret(secret)
         self.loop, self.node_id, self.handler, self.say = loop, node_id, handler, say
         self.timing = timing or PeerTiming()
@@ -127,7 +144,8 @@ class Peers:
         self.bytes_sent = self.bytes_received = 0
         self.messages_sent = self.messages_received = 0
         self.fetches_answered = 0
-        self._entropy, self._secret = entropy, secret
+        self.entropy, self._secret = entropy, secret
+        self._snapshots = Snapshots(self, incoming)
         self._out: dict[int, PeerLink] = {}  # usable, by peer
         self._in: dict[int, PeerLink] = {}
         self._links: dict[PeerLink, None] = {}  # all sockets, oldest first
@@ -166,6 +184,7 @@ class Peers:
             task.cancel()
         if self._listener is not None:
             self._listener.close()
+        self._snapshots.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         links = list(self._links)
         for link in links:
@@ -190,6 +209,19 @@ class Peers:
         """Send an opaque frame; False when it was dropped. `payload` must not change."""
         assert kind in OPAQUE_KINDS
         return self.write(to, frame_buffers(kind, [payload]))
+
+    def send_snapshot(self, message: Message, reader: SnapshotReader, done: Done) -> None:
+        """Send a snapshot file to `message.to`, which must be a MsgSnap.
+
+        `done` is called once: with "" when the peer has the whole file, durable, and has
+        taken it, else with the reason. Another transfer to that peer is ended first. It
+        survives lost links and restarts of the peer. `reader` is used until `done`.
+        """
+        self._snapshots.send(message, reader, done)
+
+    def cancel_snapshot(self, to: int) -> None:
+        """End the transfer to that peer, if there is one; its `done` hears of it."""
+        self._snapshots.cancel(to)
 
     def write(self, to: int, buffers: list[Buffer]) -> bool:
         """Send a whole frame; False when it was dropped."""
@@ -239,6 +271,7 @@ class Peers:
             "fetches_answered": self.fetches_answered,
             "dials": sum(dialler.attempts for dialler in self._diallers.values()),
             "dials_failed": sum(dialler.failures for dialler in self._diallers.values()),
+            **self._snapshots.statistics(),
             **self._counts,
             **{f"closed_{fault.name.lower()}": count for fault, count in self._faults.items()},
         }
@@ -255,6 +288,7 @@ class Peers:
                 "up_seconds": 0.0 if link is None else now - link.since,
                 "round_trip_seconds": self._round_trips.get(node_id, 0.0),
                 "waiting_bytes": self.waiting_bytes(node_id),
+                "snapshot_bytes": self._snapshots.progress(node_id),
                 "reason": "" if link is not None else dialler.reason,
             }
         return found
@@ -266,7 +300,7 @@ class Peers:
         return Handshake(
             is_dialler=link.is_dialler,
             secret=self._secret,
-            nonce=self._entropy(NONCE_BYTES),
+            nonce=self.entropy(NONCE_BYTES),
             hello=self.handler.hello,
             judge=lambda own, other: self._judge(link, own, other),
         )
@@ -303,6 +337,7 @@ class Peers:
             self._warn_of_clock(link.handshake.own, hello)
             self._refused_at.pop(hello.node_id, None)
             self.handler.on_up(hello)
+            self._snapshots.on_up(hello.node_id)
         elif hello.node_id not in self._out and hello.node_id in self._diallers:
             self._diallers[hello.node_id].wake()
 
@@ -351,6 +386,7 @@ class Peers:
 
     def on_snapshot_frame(self, sender: int, kind: int, payload: memoryview) -> None:
         """A frame of a snapshot's transfer."""
+        self._snapshots.on_frame(sender, kind, payload)
 
     # --- judging -----------------------------------------------------------------
 
@@ -367,7 +403,7 @@ class Peers:
         return f"node {other.node_id} answers at {address}, where node {link.node_id} should be"
 
     def _doubled(self, link: PeerLink, other: PeerHello) -> str:
-        """Whether another process with that id is connected."""
+        """Whether another incarnation of that id is connected."""
         for known in (self._in, self._out):
             present = known.get(other.node_id)
             if present is None or present is link or present.hello is None:
@@ -375,7 +411,7 @@ class Peers:
             if present.is_closed or present.hello.incarnation == other.incarnation:
                 continue
             return (
-                f"node id {other.node_id} is used twice: another process with that id is "
+                f"node id {other.node_id} is used twice: another node with that id is "
                 f"connected from {present.hello.address or 'elsewhere'}"
             )
         return ""
@@ -396,6 +432,7 @@ class Peers:
     def _tick(self) -> None:
         """Twice a second: close what takes too long or has fallen silent."""
         self._tick_handle = self.loop.call_later(self.timing.tick_seconds, self._tick)
+        self._snapshots.tick()
         for link in list(self._links):
             if link.is_closed:
                 link.transport.abort()  # it had a tick to take what was written last

@@ -24,7 +24,6 @@ from unimeter.wire.peer import PEER_VERSION, Fault, PeerProtocolError
 
 NO_CLUSTER: Final = bytes(16)  # the cluster id of a node that has no data yet
 CLOCK_WARN_NS: Final = 60 * 10**9  # two clocks further apart than this are worth a warning
-MEMBERS_MAX: Final = 255
 
 _FIXED: Final = struct.Struct("<HH16sQQBQQQqB")
 _NODE: Final = struct.Struct("<Q")
@@ -46,7 +45,7 @@ class PeerHello:
     node_id: int
     members: tuple[int, ...]  # all ids of the cluster, ascending, its own among them
     format_version: int  # of the storage
-    incarnation: int = 0  # another number each time a process of this node starts
+    incarnation: int = 0  # another number whenever the node begins without its former data
     membership: Membership = Membership.VOTER
     term: int = 0
     last_index: int = 0
