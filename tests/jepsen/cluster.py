@@ -112,9 +112,10 @@ class Cluster:
         self._signal(node, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill every process that still runs."""
+        """Kill every process that still runs, and forget the secret."""
         for node in list(self.processes):
             self.kill(node)
+        self.secret.unlink(missing_ok=True)
 
     # --- what they say -------------------------------------------------------
 

@@ -35,6 +35,7 @@ from typing import Final
 from tests.jepsen.networks import CLIENTS, Cut, Loopback, Network
 
 NETNS: Final = Path("/run/netns")  # where `ip netns` keeps them
+PREFIX: Final = "unimeter-jepsen"
 CLONE_NEWNET: Final = 0x40000000  # from linux/sched.h
 COMMAND_SECONDS_MAX: Final = 10.0
 CUT_PREFERENCE: Final = "100"  # before the main table's 32766
@@ -66,12 +67,12 @@ class Namespaces:
         """Make them; raise NotPermittedError, with nothing left behind, where that fails."""
         if shutil.which("ip") is None:
             raise NotPermittedError("no `ip` command: install iproute2")
-        self.prefix = f"unimeter-jepsen-{os.getpid()}"
+        self.prefix = f"{PREFIX}-{os.getpid()}"
         self.places = [CLIENTS, *range(1, node_count + 1)]
         self.made: list[str] = []
         self.cuts: set[Cut] = set()
         self.slowed: set[int] = set()
-        self.notes: list[str] = []
+        self.notes = [f"left by a run that was killed: namespace {name}" for name in orphans()]
         try:
             self._make()
         except NotPermittedError:
@@ -167,6 +168,16 @@ def addresses(place: int) -> tuple[str, str]:
     number = 100 if place == CLIENTS else place
     assert 1 <= number <= 100, place
     return f"10.77.{number}.1", f"10.77.{number}.2"
+
+
+def orphans() -> list[str]:
+    """Return the namespaces of runs that are gone: SIGKILL lets nobody tidy up.
+
+    They are named and left alone: what runs in them was not started by this run.
+    """
+    names = sorted(path.name for path in NETNS.glob(f"{PREFIX}-*-net"))
+    pids = {name: name.removeprefix(f"{PREFIX}-").removesuffix("-net") for name in names}
+    return [name for name, pid in pids.items() if not Path("/proc", pid).exists()]
 
 
 def run(*command: str) -> None:
