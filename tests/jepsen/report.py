@@ -24,6 +24,12 @@ class Promise:
         return not self.violations
 
 
+def short(violation: str) -> str:
+    """Return the first line of what was found and the last, which says how it ended."""
+    lines = [line for line in violation.splitlines() if line.strip()]
+    return "\n".join(lines[:1] + lines[1:][-1:])
+
+
 @dataclass(slots=True)
 class Report:
     """Everything that a reader of a failed run asks for first."""
@@ -64,7 +70,8 @@ class Report:
             console.print(f"note: {len(self.skipped)} faults left out, not possible here")
         table = Table("promise", "", "found", title=f"seed {self.seed}", title_justify="left")
         for promise in self.promises:
-            found = promise.violations[:FOUND_SHOWN_MAX] or [promise.detail]
+            shown = promise.violations[:FOUND_SHOWN_MAX]
+            found = [short(violation) for violation in shown] or [promise.detail]
             more = len(promise.violations) - FOUND_SHOWN_MAX
             found += [f"and {more} more"] if more > 0 else []
             mark = Text("holds", "green") if promise.holds else Text("BROKEN", "bold red")
