@@ -86,9 +86,9 @@ class HandWriter:
         try:
             synced = self.node.wal.sync()
         except DiskFullError as error:
-            self.node._failed_in_thread(error)
+            self.node.replica._failed_in_thread(error)
         else:
-            self.node._synced_in_thread(synced)
+            self.node.replica._synced_in_thread(synced)
         assert isinstance(self.node.host, LoopHost)
         self.node.host.run_posts(self.node)
 
@@ -106,10 +106,10 @@ def open_node(host: InlineHost, disk: MemoryDisk | None = None) -> Node:
 def open_by_hand() -> tuple[Node, LoopHost, HandWriter]:
     host = LoopHost()
     node = open_node(host)
-    assert node._writer is not None
-    node._writer.close()
+    assert node.replica.writer is not None
+    node.replica.writer.close()
     writer = HandWriter(node)
-    node._writer = writer  # type: ignore[assignment]
+    node.replica.writer = writer  # type: ignore[assignment]
     return node, host, writer
 
 
@@ -157,7 +157,8 @@ def test_inline_calls_return_what_is_durable_and_visible() -> None:
     reply = ingest(node, 1, 3)
     assert isinstance(reply, IngestReply) and reply.stored == 3
     assert count(node, 1) == 3
-    assert node.wal.synced_index == node.machine.applied == 3
+    # GENESIS, the leader's first entry, the metric, the batch.
+    assert node.wal.synced_index == node.machine.applied == 4
     node.close()
     again = open_node(InlineHost(), disk)
     assert count(again, 1) == 3
@@ -223,7 +224,6 @@ def test_offsets_follow_one_another_over_entries_in_flight() -> None:
         feed(node, n, payload_of(n, 8000))
         node.full()
     writer.finish()
-    writer.finish()
     replies = [decoded(data) for _, data in host.take_replies()]
     assert [reply.last_offset for reply in replies] == [8000, 16000, 24000]  # type: ignore[union-attr]
     node.close()
@@ -267,7 +267,7 @@ def test_in_flight_bytes_are_bounded() -> None:
     node.close()
 
 
-@pytest.mark.parametrize("where", ["append", "sync"])
+@pytest.mark.parametrize("where", ["append_all", "sync"])
 def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
     node, host, writer = open_by_hand()
     node.propose(3, metric_body(), lambda *_: None)
@@ -291,7 +291,7 @@ def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
         writer.asked = 0
         with pytest.raises(DiskFullError):
             wal.sync()
-        node._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
+        node.replica._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
         host.run_posts(node)
         assert len(answers) == 1 and isinstance(answers[0][0], BackpressureError)
     ((slot, data),) = host.take_replies()

@@ -15,6 +15,8 @@ Examples:
   unimeter serve --data-dir /var/lib/unimeter --bind 0.0.0.0 --advertise meter.example.com:7001
   unimeter serve --config unimeter.toml --retention-age 400d
   UNIMETER_PORT=7002 UNIMETER_HTTP_PORT=9092 unimeter serve
+  unimeter serve --node-id 2 --cluster-id billing --cluster-secret-file secret \
+      --peers 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 --advertise 10.0.0.2:7001
 
 \b
 The same names in the environment and in a TOML file:
@@ -61,6 +63,20 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
 @click.option(
     "--inflight-bytes-max", metavar="SIZE",
     help="With more accepted and not yet durable they are told to wait.  [default: 256MiB]",
+)  # fmt: skip
+@click.option("--node-id", metavar="N", help="Of this node in its cluster.  [default: 1]")
+@click.option(
+    "--peers", metavar="LIST",
+    help="All nodes of the cluster: 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT.  [default: alone]",
+)  # fmt: skip
+@click.option("--cluster-id", metavar="NAME", help="The same on every node of a cluster.")
+@click.option(
+    "--cluster-secret-file", metavar="PATH",
+    help="Holds what the nodes prove to each other that they know.",
+)  # fmt: skip
+@click.option(
+    "--peer-bind", metavar="HOST",
+    help="Where to listen for peers.  [default: this node's own entry in --peers]",
 )  # fmt: skip
 @click.option("--config", "config_file", metavar="PATH", help="A TOML file with these options.")
 @click.pass_context

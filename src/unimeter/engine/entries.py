@@ -33,3 +33,8 @@ def genesis_body(cluster_id: bytes, hash_key: bytes) -> bytes:
     """The body of the first entry. `hash_key` must come from a secret random source."""
     assert len(cluster_id) == 16 and len(hash_key) == 16
     return cluster_id + hash_key
+
+
+def next_offset_of(body: bytes | memoryview) -> int:
+    """The offset of the first event after this EVENTS entry: its own first one and its count."""
+    return int.from_bytes(body[40:48], "little") + int.from_bytes(body[8:12], "little")

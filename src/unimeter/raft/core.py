@@ -99,6 +99,10 @@ class Core:
         self.term_leader = NO_NODE
         self.log = RaftLog(storage, config.committed_size_limit, config.entry_size)
         self.log.load(hard_state, config.applied)
+        if self.log.last_term > self.term and self.log.has_entries():
+            # A crash after the write of entries and before that of their term. No vote of
+            # that term was durable here, so none was sent.
+            self.term, self.vote = self.log.last_term, NO_NODE
         self.progress: dict[int, Progress] = {}  # of every voter, ascending; ours too
         self.peers: tuple[tuple[int, Progress], ...] = ()  # the same without ours
         self.voters: tuple[int, ...] = ()
@@ -185,6 +189,20 @@ class Core:
         self.log.applied_to(max(entries[-1].index, self.log.applied), self.log.size(entries))
         self.uncommitted_size = max(self.uncommitted_size - payload_size(entries), 0)
 
+    def withdraw(self, index: int) -> None:
+        """End the log before an entry that this only member of the group could not write."""
+        assert self.role is LEADER
+        self.uncommitted_size -= payload_size(self.log.withdraw(index))
+        progress = self.progress[self.id]
+        progress.next = min(progress.next, index)
+        self.after_append = [one for one in self.after_append if one.index < index]
+
+    def forget_progress(self, node: int) -> None:
+        """Know nothing of a node's log."""
+        fresh = self._fresh_progress(0)
+        self.progress[node] = fresh
+        self.peers = tuple((n, progress) for n, progress in self.progress.items() if n != self.id)
+
     # Transitions
 
     def become_follower(self, term: int, lead: int) -> None:
@@ -260,16 +278,15 @@ class Core:
 
     def _reset_progress(self) -> None:
         last = self.log.last_index
-        config = self.config
         self.progress = {
-            node: Progress(
-                last if node == self.id else 0,
-                last + 1,
-                Inflights(config.max_inflight_messages, config.inflight_bytes_limit),
-            )
-            for node in self.voters
+            node: self._fresh_progress(last if node == self.id else 0) for node in self.voters
         }
         self.peers = tuple((n, progress) for n, progress in self.progress.items() if n != self.id)
+
+    def _fresh_progress(self, match: int) -> Progress:
+        config = self.config
+        inflights = Inflights(config.max_inflight_messages, config.inflight_bytes_limit)
+        return Progress(match, self.log.last_index + 1, inflights)
 
     def use_voters(self, voters: tuple[int, ...]) -> None:
         """Take the members of the group, from the configuration or from a snapshot."""

@@ -89,6 +89,9 @@ def handle_vote_request(core: Core, message: Message) -> None:
     response = MSG_PRE_VOTE_RESP if pre else MSG_VOTE_RESP
     # A grant is of the term asked for, which for a pre-vote is not ours yet.
     term = message.term if granted else core.term
+    if term == 0:
+        # Started from a snapshot and never in any term: there is none to refuse in.
+        return
     core.send(Message(response, message.sender, core.id, term, reject=not granted))
     if granted and not pre:
         core.election_elapsed = 0

@@ -115,6 +115,10 @@ class RaftLog:
         snapshot = self.unstable.snapshot
         return self.storage.first_index() if snapshot is None else snapshot.meta.index + 1
 
+    def has_entries(self) -> bool:
+        """Whether there is more than what a snapshot covers."""
+        return self.last_index >= self.first_index()
+
     def snapshot(self) -> Snapshot:
         return self.unstable.snapshot or self.storage.snapshot()
 
@@ -208,6 +212,19 @@ class RaftLog:
         elif not follows:
             self.same_term_from = first.index
         self.last_index, self.last_term = last.index, last.term
+
+    def withdraw(self, index: int) -> Sequence[Entry]:
+        """End the log before an entry that is not durable; return what is gone."""
+        assert index > self.committed, f"entry {index} is committed"
+        gone = self.unstable.withdraw(index)
+        if gone:
+            self.last_index = index - 1
+            self.last_term = self.unstable.maybe_term(index - 1) or self.storage.term(index - 1)
+            # Where its term begins is not known any more; it is looked up.
+            self.same_term_from = min(self.same_term_from, index - 1)
+            if self.last_term != gone[0].term:
+                self.same_term_from = index - 1
+        return gone
 
     def restore(self, snapshot: Snapshot) -> None:
         """Replace the log by a snapshot that is ahead of it."""

@@ -25,6 +25,7 @@ from unimeter.raft import raft
 from unimeter.raft.config import Config
 from unimeter.raft.core import Core
 from unimeter.raft.messages import (
+    FOLLOWER,
     LEADER,
     LOCAL_TARGETS,
     LOCAL_TYPES,
@@ -34,6 +35,7 @@ from unimeter.raft.messages import (
     MSG_SNAP_STATUS,
     MSG_TRANSFER_LEADER,
     MSG_UNREACHABLE,
+    NO_NODE,
     RESPONSE_TYPES,
     Entry,
     HardState,
@@ -89,7 +91,9 @@ class RawNode:
         self._core = Core(config, storage)
         self._async_writes = config.async_storage_writes
         self._seen_soft = self._core.soft_state()
-        self._seen_hard = self._core.hard_state()
+        # A term that was raised from the log's is still to be written.
+        term, vote, _ = storage.initial_state()[0]
+        self._seen_hard = HardState(term, vote, self._core.log.committed)
         self._on_advance: list[Message] = []
         self.messages_stepped = 0
         self.messages_dropped = 0  # late, from a stranger, or for another role
@@ -157,6 +161,46 @@ class RawNode:
     def report_snapshot(self, node: int, succeeded: bool) -> None:
         """Say how the sending of a snapshot ended; needed after a MsgSnap that failed."""
         raft.step(self._core, Message(MSG_SNAP_STATUS, sender=node, reject=not succeeded))
+
+    def forget_leader(self, node: int) -> None:
+        """Take the word of the host that a leader's process is gone.
+
+        A follower then grants votes and may campaign without waiting for its timeout. Only
+        the time of an election depends on it, so a wrong word costs an election and no more.
+        """
+        core = self._core
+        if core.role is FOLLOWER and core.lead == node:
+            core.become_follower(core.term, NO_NODE)
+
+    def vote_for_leader(self) -> None:
+        """Give a vote that is not cast to the leader of this term, which needs it no more.
+
+        For a node whose earlier votes are not known: it can't vote for another then, not even
+        after a restart.
+        """
+        core = self._core
+        if core.vote == NO_NODE and core.lead != NO_NODE:
+            core.vote = core.lead
+
+    def forget_progress(self, node: int) -> None:
+        """Take the word of the host that a node has another log than before: it lost its disk.
+
+        What it once acknowledged counts no more; it is probed from the end of the log.
+        """
+        core = self._core
+        if core.role is LEADER and node in core.progress and node != core.id:
+            core.forget_progress(node)
+
+    def withdraw(self, index: int) -> None:
+        """Take back the entries from an index on, which the host could not write.
+
+        Only in a group of one: nobody else has seen them, so it is as if the process had
+        stopped before they were proposed. Their completions must not be delivered.
+        """
+        core = self._core
+        assert core.is_alone(), "what others may have seen can't be taken back"
+        assert index > core.log.committed, "what is committed can't be taken back"
+        core.withdraw(index)
 
     # Outputs
 
@@ -264,6 +308,15 @@ class RawNode:
     @property
     def last_index(self) -> int:
         return self._core.log.last_index
+
+    @property
+    def node_id(self) -> int:
+        return self._core.id
+
+    @property
+    def transferee(self) -> int:
+        """To whom leadership is being handed, or NO_NODE; proposals are dropped meanwhile."""
+        return self._core.transferee
 
     @property
     def voters(self) -> tuple[int, ...]:

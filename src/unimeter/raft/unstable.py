@@ -100,6 +100,14 @@ class Unstable:
             # What was handed out from here on has been replaced: it must be written again.
             self.in_progress = min(self.in_progress, first)
 
+    def withdraw(self, index: int) -> list[Entry]:
+        """Drop the entries from an index on, handed out or not; return them."""
+        assert index >= self.offset, f"entry {index} is durable"
+        gone = self.entries[index - self.offset :]
+        del self.entries[index - self.offset :]
+        self.in_progress = min(self.in_progress, self.offset + len(self.entries))
+        return gone
+
     def check_invariants(self) -> None:
         assert self.offset <= self.in_progress <= self.offset + len(self.entries)
         for at, entry in enumerate(self.entries):

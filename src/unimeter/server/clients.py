@@ -17,6 +17,9 @@ to wait for.
 
 Slow readers are looked at once a second: one that took no byte for
 CONNECTION_STALL_SECONDS is cut off.
+
+In a cluster it also says who leads: the partition map is made from what the cluster knows
+(`directory`), and pushed to every connection that asked for it once when that changes.
 """
 
 from __future__ import annotations
@@ -26,19 +29,26 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from unimeter import limits
-from unimeter.errors import BackpressureError
+from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.buffers import ReadBuffers
 from unimeter.server.connection import Connection
+from unimeter.server.forward import Forwarder
 from unimeter.server.hosts import run
 from unimeter.server.node import Node
 from unimeter.server.subscriptions import Subscription
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire import v1, v2
-from unimeter.wire.framer import VERSION_1
-from unimeter.wire.messages import PacketType, PartitionMapReply, PartitionRoute
+from unimeter.wire.framer import VERSION_1, VERSION_2, push_frame
+from unimeter.wire.messages import (
+    ClusterStatusReply,
+    PacketType,
+    PartitionMapReply,
+    PartitionRoute,
+    Response,
+)
 
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
@@ -57,6 +67,22 @@ def connections_max() -> int:
         return 2**31
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if soft == resource.RLIM_INFINITY else max(16, soft - FILES_KEPT)
+
+
+class Directory(Protocol):
+    """What a cluster knows of its nodes, for the clients."""
+
+    def routes(self, own_address: str, *, must_lead: bool) -> list[PartitionRoute]:
+        """Leader and replicas of every partition; `must_lead`: some node stands as leader."""
+
+    def lead_changed(self, lead: int) -> None:
+        """Another node leads, or (0) none."""
+
+    def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
+        """Begin to hand leadership over; raises where there is no such node."""
+
+    def complete_status(self, status: ClusterStatusReply) -> None:
+        """Add what is known of the other nodes."""
 
 
 class Clients:
@@ -78,7 +104,10 @@ class Clients:
         self._slow: dict[int, Connection] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._last_slot = 0
+        self.forwarder: Forwarder | None = None  # in a cluster
+        self.directory: Directory | None = None
         self._maps: dict[tuple[int, str], bytes] = {}
+        self._map_readers: dict[int, Connection] = {}  # who asked for the map, by slot
         self._workers = ThreadPoolExecutor(ASIDE_THREADS, thread_name_prefix="unimeter-scan")
         self._asides = 0
         self._linger_until = self._replied = 0.0
@@ -116,6 +145,7 @@ class Clients:
         del self._connections[slot], self._writes[slot]
         self._slow.pop(slot, None)
         self._subscriptions.pop(slot, None)
+        self._map_readers.pop(slot, None)
         self.node.statistics.connections_closed += 1
 
     def close_when_answered(self, connection: Connection) -> bool:
@@ -166,21 +196,62 @@ class Clients:
         self._subscriptions[subscription.connection.slot] = subscription
         self.loop.call_soon(subscription.pump)
 
-    def partition_map(self, version: int, transport: asyncio.Transport) -> bytes:
-        """The encoded map: this node leads everything, at an address its client can reach."""
+    # --- who leads ---------------------------------------------------------------
+
+    def partition_map(self, version: int, connection: Connection) -> bytes:
+        """The encoded map, at addresses that clients can reach; changes of it are pushed."""
+        if self.directory is not None:
+            self._map_readers[connection.slot] = connection
         address = self.advertise
         if not address:
-            host, port = transport.get_extra_info("sockname")[:2]
+            host, port = connection.transport.get_extra_info("sockname")[:2]
             address = f"{host}:{port}"
         payload = self._maps.get((version, address))
         if payload is None:
-            wire = v1 if version == VERSION_1 else v2
-            reply = PartitionMapReply([PartitionRoute(address, [address])] * PARTITION_COUNT)
-            payload = wire.encode_response(
-                PacketType.GET_PARTITION_MAP, reply, self.node.machine.applied
-            )
-            self._maps[version, address] = payload
+            payload = self._maps[version, address] = self._encode_map(version, address)
         return payload
+
+    def _encode_map(self, version: int, address: str) -> bytes:
+        if self.directory is None:
+            routes = [PartitionRoute(address, [address])] * PARTITION_COUNT
+        else:
+            routes = self.directory.routes(address, must_lead=version == VERSION_1)
+        wire = v1 if version == VERSION_1 else v2
+        position = self.node.machine.applied
+        reply = PartitionMapReply(routes)
+        payload: bytes = wire.encode_response(PacketType.GET_PARTITION_MAP, reply, position)
+        return payload
+
+    def map_changed(self) -> None:
+        """Push the new map to the connections that asked for the old one.
+
+        Not to those of version 1: the published client drops it, and 24 KiB are not nothing.
+        """
+        self._maps.clear()
+        for connection in self._map_readers.values():
+            if connection.reads_map_pushes and not connection.is_slow:
+                payload = self.partition_map(VERSION_2, connection)
+                connection.write(push_frame(VERSION_2, PacketType.PARTITION_MAP_UPDATE, payload))
+
+    def lead_changed(self, lead: int) -> None:
+        """Tell everybody who leads now."""
+        if self.directory is not None:
+            self.directory.lead_changed(lead)
+        self.map_changed()
+
+    def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
+        """Hand leadership to another node; `done` hears how it went."""
+        if self.directory is None:
+            raise InvalidInputError("this node is alone: nobody else can lead")
+        self.directory.transfer_leader(node_id, done)
+
+    def complete_status(self, status: ClusterStatusReply) -> ClusterStatusReply:
+        """What a node says of itself, and what the cluster knows of the others."""
+        if self.directory is not None:
+            self.directory.complete_status(status)
+        elif status.nodes:
+            status.nodes[0].client_address = self.advertise
+        return status
 
     def stop_reading(self) -> None:
         """Take nothing more in; what was taken is still answered."""

@@ -25,12 +25,13 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from unimeter import limits
 from unimeter.errors import InvalidInputError
+from unimeter.server.members import check_cluster
 
 ADDRESS_BYTES_MAX = 23  # the partition map's field in v1 has 24 bytes and ends in NUL
 ENVIRONMENT_PREFIX = "UNIMETER_"
@@ -54,6 +55,12 @@ class Config:
     retention_bytes: int = 0  # of log; 0 = keep
     disk_free_bytes_min: int = limits.DISK_FREE_BYTES_MIN
     inflight_bytes_max: int = limits.INFLIGHT_BYTES_MAX
+    node_id: int = 1
+    peers: str = ""  # 1=host:port,2=host:port,3=host:port; empty = this node is alone
+    cluster_id: str = ""  # a name; the same on every node of the cluster
+    cluster_secret: str = field(default="", repr=False)  # what peers prove that they know
+    cluster_secret_file: str = ""  # or the file that holds it
+    peer_bind: str = ""  # where to listen for peers; empty = as this node's entry in peers says
 
     def __post_init__(self) -> None:
         """Check every value; raise InvalidInputError naming the option and the fix."""
@@ -80,6 +87,12 @@ class Config:
         for name in ("snapshot_log_bytes", "inflight_bytes_max"):
             if getattr(self, name) < 2**20:
                 raise InvalidInputError(f"{name} must be 1MiB or more, not {getattr(self, name)}")
+        check_cluster(self)
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether this node is one of several."""
+        return bool(self.peers)
 
 
 def check_port(name: str, value: int) -> None:
@@ -150,8 +163,14 @@ PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "retention_bytes": _bytes,
     "disk_free_bytes_min": _bytes,
     "inflight_bytes_max": _bytes,
+    "node_id": _number,
+    "peers": _text,
+    "cluster_id": _text,
+    "cluster_secret": _text,
+    "cluster_secret_file": _text,
+    "peer_bind": _text,
 }
-assert list(PARSERS) == [field.name for field in fields(Config)]
+assert list(PARSERS) == [one.name for one in fields(Config)]
 
 
 def _check_known(key: str, shown: str, where: str) -> None:

@@ -12,8 +12,13 @@ is durable (`node`).
                                     ├─ over a limit ───────> error reply, drain, go on
                                     └─ not our protocol ───> close
 
-While the node refuses events, frames are walked here instead and each is told
-to wait; that path needs no speed.
+While the node refuses events or another one leads, frames are walked here instead: each
+is told to wait, or sent on whole to the leader. A read that has to wait for a position
+or for the quorum stands in line at `node.reads` and is answered from there.
+
+On the leader a stand-in (`is_stand_in`) takes what another node sends on. It
+answers like any connection but never sends on again: what this node does not lead it
+refuses, and the other node tries the next leader.
 
 A client that does not read its replies stops being read once 1 MiB waits for
 it, and is cut off when it takes nothing for CONNECTION_STALL_SECONDS or
@@ -36,7 +41,7 @@ from unimeter.engine.decode import (
     FEED_OTHER,
     FEED_TOO_LARGE,
 )
-from unimeter.errors import InvalidInputError, UnimeterError
+from unimeter.errors import InvalidInputError, RangeUnavailableError, UnimeterError
 from unimeter.server import handlers
 from unimeter.server.buffers import Held
 from unimeter.server.subscriptions import Subscription
@@ -53,14 +58,20 @@ from unimeter.wire.framer import (
 from unimeter.wire.messages import (
     AlertPushEnable,
     AlertPushReply,
+    AlertsList,
+    AlertsListReply,
+    ClusterStatus,
     ErrorCode,
     ErrorReply,
     EventsList,
     EventsListReply,
     PacketType,
     ProtocolError,
+    Read,
     Request,
     Response,
+    Status,
+    TransferLeader,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +80,7 @@ if TYPE_CHECKING:
 RETRY_AFTER_MS = 250  # disk space is looked at five times a second
 V1_LIST_ITEMS_MAX = limits.PAGE_ITEMS_MAX * 10
 """v1 has no pages: a list longer than this is refused, since a cut one would look whole."""
+_FOR_LEADER = (PacketType.METRIC_PUT, PacketType.METRIC_DELETE, PacketType.TRANSFER_LEADER)
 OUT_BYTES_HIGH = 1024 * 1024  # waiting replies from which a client is not read any more
 
 
@@ -95,7 +107,10 @@ class Connection(asyncio.BufferedProtocol):
         "clients",
         "held",
         "is_slow",
+        "is_stand_in",
+        "lists_no_alerts",
         "node",
+        "reads_map_pushes",
         "skip",
         "slot",
         "stalled_bytes",
@@ -104,8 +119,11 @@ class Connection(asyncio.BufferedProtocol):
         "transport",
     )
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, *, is_stand_in: bool = False) -> None:
         self.clients = clients
+        self.is_stand_in = is_stand_in
+        self.lists_no_alerts = False  # v1: another node lists what was missed
+        self.reads_map_pushes = False
         self.node = clients.node
         self.builder = clients.node.builder
         self.held: bytes | Held | None = None
@@ -177,6 +195,29 @@ class Connection(asyncio.BufferedProtocol):
             # The open entry may be half written: nothing more may be acknowledged.
             self.node.fail(error)
 
+    # --- frames that come another way ----------------------------------------------
+
+    def stand_in_for(self, transport: object) -> None:
+        """Stand on the leader for another node's clients; replies go to `transport`."""
+        self.connection_made(cast(asyncio.BaseTransport, transport))
+
+    def take_frames(self, frames: memoryview | bytes) -> None:
+        """Take whole frames that another node sent on."""
+        # The kernel takes only memory that could be written to.
+        data = memoryview(bytearray(frames) if isinstance(frames, bytes) else frames)
+        try:
+            self._consume(data, 0, len(data))
+        except Exception as error:
+            self.node.fail(error)
+
+    def take_again(self, frame: bytes) -> None:
+        """Take a frame of this client that was held for a leader, which this node now is."""
+        skip, self.skip = self.skip, 0
+        held, self.held = self.held, None
+        self.take_frames(frame)
+        assert self.held is None, "a held frame is whole"
+        self.skip, self.held = skip, held
+
     # --- frames ------------------------------------------------------------------
 
     def _consume(self, data: memoryview, start: int, end: int) -> None:
@@ -189,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         if node.refusal:
             node.upkeep.review()
         while start < end:
-            if node.refusal:
+            if node.refusal or not node.leads:
                 start, is_rest = self._walk(data, start, end)
                 if is_rest:
                     break
@@ -266,8 +307,50 @@ class Connection(asyncio.BufferedProtocol):
             if size <= limits.FRAME_BYTES_MAX and end - start < size:
                 return start, True
             return self._other(data, start, end, header), False
-        self._ask_to_wait(header, self.node.refusal)
+        if not self.node.leads and not self.is_stand_in:
+            if size > limits.FRAME_BYTES_MAX:
+                return self._refuse_large(start, end, header), False
+            if end - start < size:
+                return start, True
+            self._send_on(header, bytes(data[start : start + size]))
+            return start + size, False
+        if self.node.leads:
+            self._ask_to_wait(header, self.node.refusal)
+        else:
+            self._not_leading(header)
         return self._drain(start, size, end), False
+
+    # --- what another node answers -------------------------------------------------
+
+    def _send_on(self, header: RequestHeader, frame: bytes) -> None:
+        """Bring a whole request to the node that leads."""
+        forwarder = self.clients.forwarder
+        if forwarder is None or not forwarder.take(
+            self, header.version, header.packet_type, header.request_id, frame
+        ):
+            self._ask_to_wait(header, "too much is on its way to the node that leads")
+            return
+        self.node.statistics.requests_forwarded += 1
+
+    def _not_leading(self, header: RequestHeader) -> None:
+        """Tell the node that sent this on to try another; in both versions alike."""
+        self.write(response_frame(header.version, Status.NOT_LEADER, header.request_id))
+
+    def _is_for_leader(self, kind: int) -> bool:
+        return not self.node.leads and kind in _FOR_LEADER
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more to take a reply."""
+        return self.transport.is_closing()
+
+    def hang_up(self) -> None:
+        """Close: a request of this client has an outcome that nobody here knows."""
+        self.transport.abort()
+
+    def refuse(self, version: int, request_id: int, reply: ErrorReply) -> None:
+        """Answer a request with a refusal."""
+        self._error(version, request_id, reply)
 
     # --- refusals ----------------------------------------------------------------
 
@@ -312,47 +395,109 @@ class Connection(asyncio.BufferedProtocol):
 
     def _other(self, data: memoryview, start: int, end: int, header: RequestHeader) -> int:
         """Answer the whole frame at `start`; return where the next begins."""
-        version, kind, _, length, request_id = header
+        kind, length = header.packet_type, header.length
         if length > limits.FRAME_BYTES_MAX - REQUEST_HEADER_BYTES:
             return self._refuse_large(start, end, header)
         body = start + REQUEST_HEADER_BYTES
+        stop = body + length
+        if self._is_for_leader(kind):
+            if self.is_stand_in:
+                self._not_leading(header)
+            else:
+                self._send_on(header, bytes(data[start:stop]))
+            return stop
         try:
-            request = decode(version, kind, bytes(data[body : body + length]))
+            request = decode(header.version, kind, bytes(data[body:stop]))
+            self._when_current(header, request, bytes(data[start:stop]))
+        except Exception as error:
+            self._failed(header, error)
+        return stop
+
+    def _when_current(self, header: RequestHeader, request: Request, frame: bytes) -> None:
+        """Answer now, or once this node knows enough for the consistency that is asked for."""
+        node = self.node
+        if node.is_alone or not isinstance(request, Read):
+            self._respond(header, request, frame)
+            return
+
+        def run() -> None:
+            try:
+                self._respond(header, request, frame)
+            except Exception as error:
+                self._failed(header, error)
+
+        def late() -> None:
+            text = "this node could not catch up in time; nothing was done, ask again"
+            self._ask_to_wait(header, text)
+
+        # Version 1 has no position to send, and reads on any node what another acknowledged.
+        if request.linearizable or header.version == VERSION_1:
+            node.reads.after_quorum(run, late)
+            node.request_turn()
+        elif request.min_position > node.machine.applied:
+            node.reads.at_position(request.min_position, run, late)
+        else:
+            self._respond(header, request, frame)
+
+    def _respond(self, header: RequestHeader, request: Request, frame: bytes) -> None:
+        version, kind, _, _, request_id = header
+        try:
             with self.node.lock:
                 response = self._answer(version, request_id, kind, request)
                 position = self.node.machine.applied
-            if response is not None:
-                self.send(version, request_id, kind, response, position)
-                self.clients.linger()
-        except UnimeterError as error:
-            self._error(version, request_id, error_of(error))
-        except AssertionError:
-            raise  # a broken invariant stops the process
-        except Exception as error:
+        except RangeUnavailableError:
+            if self.node.leads or self.is_stand_in or self.node.is_alone:
+                raise
+            self._send_on(header, frame)  # this node came late: older events are elsewhere
+            return
+        if response is not None:
+            self.send(version, request_id, kind, response, position)
+            self.clients.linger()
+
+    def _failed(self, header: RequestHeader, error: Exception) -> None:
+        """Answer a request that can't be answered as it is."""
+        if isinstance(error, AssertionError):
+            raise error  # a broken invariant stops the process
+        if not isinstance(error, UnimeterError):
             # A mistake of ours in reading must not take down the node that counts.
             traceback.print_exc(file=sys.stderr)
-            self._error(version, request_id, error_of(error))
-        return body + length
+        self._error(header.version, header.request_id, error_of(error))
 
     def _answer(
         self, version: int, request_id: int, kind: int, request: Request
     ) -> Response | None:
         """The response, or None when it comes later."""
         if kind == PacketType.GET_PARTITION_MAP:
-            payload = self.clients.partition_map(version, self.transport)
+            self.reads_map_pushes = version == VERSION_2
+            payload = self.clients.partition_map(version, self)
             self.write(response_frame(version, 0, request_id, payload))
             return None
         if isinstance(request, AlertPushEnable):
             return self._subscribe(version, request)
+        if isinstance(request, AlertsList) and self._leaves_alerts_to_others(version):
+            return AlertsListReply([])
         self.node.statistics.requests_answered += 1
 
         def done(response: Response, position: int) -> None:
             self.send(version, request_id, kind, response, position)
 
+        if isinstance(request, TransferLeader):
+            self.clients.transfer_leader(request.node_id, done)
+            return None
+        if isinstance(request, ClusterStatus):
+            return self.clients.complete_status(handlers.cluster_status(self.node))
         return handlers.answer(self.node, request, done)
+
+    def _leaves_alerts_to_others(self, version: int) -> bool:
+        """Whether a v1 client asks every node for what it missed, and the leader tells it."""
+        if version != VERSION_1 or not self.lists_no_alerts:
+            return False
+        self.lists_no_alerts = not self.node.leads
+        return self.lists_no_alerts
 
     def _subscribe(self, version: int, request: AlertPushEnable) -> Response:
         """Push alerts to this connection from now on, missed ones first."""
+        self.lists_no_alerts = not self.node.leads
         self.subscription = Subscription(self, version, request)
         self.clients.subscribe(self.subscription)
         return AlertPushReply(self.subscription.after)
@@ -379,7 +524,7 @@ class Connection(asyncio.BufferedProtocol):
             # its request, so nobody further up could still answer.
             response = error_of(error)
             payload = wire.encode_response(kind, response, position)
-        self.write(response_frame(version, status_of(response), request_id, payload))
+        self.write(response_frame(version, status_of(response, version), request_id, payload))
 
     def write(self, data: bytes) -> None:
         """Write whole frames; cut the client off if too much waits for it."""

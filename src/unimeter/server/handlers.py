@@ -83,8 +83,18 @@ def _hello(node: Node, request: m.Hello, done: Done) -> m.Response:
 
 
 def _cluster_status(node: Node, request: m.ClusterStatus, done: Done) -> m.Response:
-    applied = node.machine.applied
-    partition = m.PartitionStatus(term=1, commit=applied & 0xFFFF, role=2, leader=node.node_id)
+    return cluster_status(node)
+
+
+def cluster_status(node: Node) -> m.ClusterStatusReply:
+    """This node about itself; in a cluster `server.standing` adds the others."""
+    raft = node.replica.raft
+    partition = m.PartitionStatus(
+        term=raft.term & 0xFFFFFFFF,
+        commit=raft.commit & 0xFFFF,
+        role={0: 0, 1: 1, 2: 2, 3: 1}[int(raft.role)],
+        leader=node.lead,
+    )
     engine = node.machine.statistics()
     return m.ClusterStatusReply(
         node_id=node.node_id,
@@ -95,7 +105,32 @@ def _cluster_status(node: Node, request: m.ClusterStatus, done: Done) -> m.Respo
         uptime_ns=int((time.monotonic() - node.started) * 1e9),
         partitions=[partition] * PARTITION_COUNT,
         statistics={**engine, **node.statistics.counters()},
+        cluster_id=node.machine.cluster_id,
+        leader=node.lead,
+        nodes=[own_status(node)],
     )
+
+
+def own_status(node: Node) -> m.NodeStatus:
+    """One node as it knows itself, without its addresses."""
+    raft = node.replica.raft
+    return m.NodeStatus(
+        node_id=node.node_id,
+        role=_ROLES[int(raft.role)],
+        membership=m.Membership(int(node.opened.superblock.current.membership)),
+        heard_ms=0,
+        term=raft.term,
+        last_index=raft.last_index,
+        commit=raft.commit,
+        applied=node.machine.applied,
+        match=raft.last_index if node.leads else 0,
+        disk_free_bytes=node.upkeep.free_bytes,
+        disk_used_bytes=node.wal.statistics()["bytes"],
+        version=VERSION,
+    )
+
+
+_ROLES = (m.NodeRole.FOLLOWER, m.NodeRole.CANDIDATE, m.NodeRole.LEADER, m.NodeRole.CANDIDATE)
 
 
 # --- metrics --------------------------------------------------------------------

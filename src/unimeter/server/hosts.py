@@ -38,6 +38,9 @@ class Host(Protocol):
     def alerted(self, start: int, end: int) -> None:
         """Alerts at positions ``[start, end)`` have come to exist."""
 
+    def lead_changed(self, lead: int) -> None:
+        """This node leads now (by its id), another one, or (0) nobody that is known."""
+
     def notice(self, sentence: str) -> None:
         """Something the operator should read."""
 
@@ -78,6 +81,9 @@ class InlineHost:
         """Tell every watcher."""
         for watcher in self.watchers:
             watcher(start, end)
+
+    def lead_changed(self, lead: int) -> None:
+        """Do nothing: an inline node is alone and leads."""
 
     def notice(self, sentence: str) -> None:
         """Say it as a warning: a library has no log of its own."""

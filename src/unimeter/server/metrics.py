@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from unimeter.server.clients import Clients
+from unimeter.server.cluster import Cluster
 from unimeter.server.http import TEXT, Page
 from unimeter.server.node import Node
 
@@ -26,13 +27,14 @@ from unimeter.server.node import Node
 class NodeCollector:
     """Reads one node when a scrape asks."""
 
-    def __init__(self, node: Node, clients: Clients) -> None:
-        self.node, self.clients = node, clients
+    def __init__(self, node: Node, clients: Clients, cluster: Cluster | None = None) -> None:
+        self.node, self.clients, self.cluster = node, clients, cluster
 
     def collect(self) -> Iterable[Any]:
         """Every family, in the order of the documentation."""
         yield from self._traffic()
         yield from self._log()
+        yield from self._replication()
         yield from self._state()
         yield from self._connections()
 
@@ -85,6 +87,38 @@ class NodeCollector:
             "Log that a restart would replay",
             node.upkeep.log_bytes_since_snapshot,
         )
+
+    def _replication(self) -> Iterable[Any]:
+        """Term, role and positions; of the peers, as far as they are heard."""
+        raft, reads = self.node.replica.raft, self.node.reads.statistics()
+        yield gauge("unimeter_term", "Raft term", raft.term)
+        yield gauge("unimeter_leader", "1 while this node leads", self.node.leads)
+        yield gauge("unimeter_commit_index", "Index of the last committed entry", raft.commit)
+        yield gauge("unimeter_reads_waiting", "Waiting for a position", reads["reads_waiting"])
+        yield single(
+            "unimeter_requests_not_leading",
+            "Taken in and refused because another node leads",
+            self.node.statistics.requests_not_leading,
+        )
+        if self.cluster is None:
+            return
+        yield single(
+            "unimeter_requests_forwarded",
+            "Sent on to the node that leads",
+            self.node.statistics.requests_forwarded,
+        )
+        up = labelled_gauge("unimeter_peer_up", "1 while the peer is reached", "node")
+        lag = labelled_gauge("unimeter_replica_lag_entries", "Behind the leader", "node")
+        for status in self.cluster.standing.nodes():
+            lag.add_metric([str(status.node_id)], status.lag)
+            if status.node_id != self.node.node_id:
+                up.add_metric([str(status.node_id)], self.cluster.peers.is_up(status.node_id))
+        yield up
+        yield lag
+        links = labelled_gauge("unimeter_peer_links", "Counters of the links to peers", "what")
+        for name, value in sorted(self.cluster.statistics().items()):
+            links.add_metric([name], value)
+        yield links
 
     @property
     def _applied(self) -> int:
@@ -148,7 +182,9 @@ def histogram(name: str, text: str, seen: Any) -> Any:
     return HistogramMetricFamily(name, text, buckets=seen.buckets(), sum_value=seen.total)
 
 
-def metrics_page(node: Node, clients: Clients) -> Callable[[], Page]:
+def metrics_page(
+    node: Node, clients: Clients, cluster: Cluster | None = None
+) -> Callable[[], Page]:
     """The page of /metrics; it says so where `prometheus_client` is not installed."""
     try:
         from prometheus_client import CONTENT_TYPE_LATEST as kind
@@ -157,6 +193,6 @@ def metrics_page(node: Node, clients: Clients) -> Callable[[], Page]:
         text = b"install prometheus_client to have metrics\n"
         return lambda: (HTTPStatus.NOT_IMPLEMENTED, TEXT, text)
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node, clients))
+    registry.register(NodeCollector(node, clients, cluster))
     ProcessCollector(registry=registry)
     return lambda: (HTTPStatus.OK, kind, generate_latest(registry))

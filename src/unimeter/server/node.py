@@ -1,27 +1,30 @@
-"""One node: introduces the engine to the storage and keeps their order.
+"""One node: introduces the engine to the replicated log and keeps their order.
 
 Owns the only path by which state changes, and the rule of when to say so:
 
-    feed ──> builder ──seal──> wal.append ──sync──> machine.apply ──> replies
-             (this turn)       (staged)     (durable)  (log order)     (host)
+    feed ──> builder ──seal──> replica.propose ──quorum──> machine.apply ──> replies
+             (this turn)       (sent, staged)   (committed)  (log order)      (host)
 
-An entry is applied, and so visible to queries and answered, only after the
-sync that covers it has returned (P1, P3). Queries therefore never show an event
-that a crash could take back.
+An entry is applied, and so visible to queries and answered, only after it is
+on the disks of a majority (P1, P3). Queries therefore never show an event that a
+failure could take back. In a group of one the majority is this disk.
+
+Every node applies what is committed; the one that leads also takes input. Input that was
+taken by a node that then lost the lead gets an exact answer: its entry is
+applied like any other if the next leader has it, and its clients are told to come
+again, with nothing stored, once another entry stands in its place.
 
 Group commit has one rule: while a sync is under way, later batches gather in
-the open entry and go into the next sync together; a full entry is appended at
-once so that its successor can be decoded meanwhile. When nothing is under way
-and the group is small, the sync happens right here instead of in the sync
-thread: the hand-over costs more than it saves.
+the open entry and go into the next sync together; a full entry is proposed at
+once so that its successor can be decoded meanwhile (`replica` decides how to sync).
 
 No asyncio and no sockets: whoever hosts the node (`server.clients`, or the
 embedded API through `InlineHost`) passes a `Host`. All methods belong to one
 thread, the host's; the sync thread and the apply thread (for large entries) run
 beside it. Whoever reads the machine holds `lock`, for as long as the read takes.
 
-A full disk is an answer: what could not be written is refused with "wait", and
-events are taken again once there is space. Any other error of the disk is
+A full disk is an answer: in a group of one, what could not be written is refused with
+"wait", and events are taken again once there is space. Any other error of the disk is
 final: `host.failed` is called once, nothing further is acknowledged, and the
 process is expected to end. A sync that failed is never tried again, because the
 kernel may have dropped the pages.
@@ -34,9 +37,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from random import SystemRandom
 
 from unimeter import limits
 from unimeter.engine import entries
@@ -44,23 +46,23 @@ from unimeter.engine.decode import FEED_FULL, FEED_MORE, FEED_TOO_LARGE, EntryBu
 from unimeter.engine.machine import Machine
 from unimeter.engine.replies import render
 from unimeter.errors import BackpressureError
+from unimeter.raft.messages import LEADER, Entry, Message, Role
 from unimeter.server.applier import Applier
 from unimeter.server.hosts import Host, InlineHost
+from unimeter.server.reads import Reads
+from unimeter.server.replica import Replica
 from unimeter.server.statistics import Statistics
 from unimeter.server.upkeep import Upkeep
-from unimeter.server.waiting import Counted, Done, Waiting, refuse
-from unimeter.storage.disk import DiskFullError, FatalStorageError
+from unimeter.server.waiting import NOT_LEADING, Committed, Counted, Done, Waiting, refuse
+from unimeter.storage.disk import DiskFullError
 from unimeter.storage.recovery import Opened
-from unimeter.storage.writer import Writer
 from unimeter.wire.failures import error_of
-from unimeter.wire.messages import ErrorCode, ProtocolError
-
-TERM = 1  # until replication brings elections
-INLINE_SYNC_BYTES_MAX = 96 * 1024
-"""Staged bytes up to which the host's thread syncs by itself: measured in docs/internals."""
+from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError
 
 APPLY_HERE_BYTES_MAX = 64 * 1024
-"""Durable bytes up to which the host's thread applies by itself: half a millisecond's work."""
+"""Committed bytes up to which the host's thread applies by itself: half a millisecond's work."""
+
+_random_ticks = SystemRandom().randrange  # spreads elections; n -> 0..n-1
 
 
 class Node:
@@ -71,10 +73,13 @@ class Node:
         opened: Opened,
         host: Host,
         *,
+        voters: tuple[int, ...] = (),
         inflight_bytes_max: int = limits.INFLIGHT_BYTES_MAX,
         clock: Callable[[], int] = time.time_ns,
+        random_ticks: Callable[[int], int] = _random_ticks,
+        is_mute: bool = False,
     ) -> None:
-        """Take over what recovery opened."""
+        """Take over what recovery opened. `voters` empty: this node is the whole group."""
         self.opened, self.host, self.clock = opened, host, clock
         self.machine: Machine = opened.machine
         self.wal, self.events = opened.wal, opened.events
@@ -86,24 +91,45 @@ class Node:
         self.turn_due = False
         self.refusal = ""  # why no events are taken just now, as a sentence
         self.failure: BaseException | None = None
-        self.inflight_bytes = 0  # appended, not applied
+        self.inflight_bytes = 0  # proposed here, not applied
         self.inflight_bytes_max = inflight_bytes_max
-        self._waiting: deque[Waiting] = deque()
-        self._syncing = False  # the sync thread has work
-        self._staged_bytes = 0  # appended, not yet given to a sync
-        self._last_index = self.wal.last_index
-        self._next_offset = self.machine.next_offset
-        self._timestamp_ns = self.machine.timestamp_ns
-        self._sync_began = 0.0
-        self._writer: Writer | None = None
+        self.leads = False  # input is taken here
+        self.lead = 0  # who leads, as far as this node knows
+        self.send: Callable[[Message], None] = lambda message: None
         self.lock = threading.Lock()  # guards the machine: held to apply, and to read it
+        self._waiting: dict[int, Waiting] = {}  # proposed here, by index, ascending
+        self._next_offset = self.machine.next_offset
+        self._timestamp_ns = 0
+        self.hash_states = False  # other replicas want to compare
+        self._state_hashes: list[tuple[int, str]] = []
         self._applying = 0  # entries given to the apply thread and not answered
-        self._applier: Applier[Waiting, Counted] | None = None
+        self._applier: Applier[Committed, Counted] | None = None
         if not host.inline:
-            self._writer = Writer(self.wal, self._synced_in_thread, self._failed_in_thread)
-            self._writer.start()
             self._applier = Applier(self._count, self._counted_in_thread, self._failed_in_thread)
-        assert self.machine.applied == self._last_index, "recovery applied the whole log"
+        self.replica = Replica(
+            opened,
+            host,
+            self,
+            self.statistics,
+            voters=voters or (opened.node_id,),
+            random_ticks=random_ticks,
+            is_mute=is_mute,
+        )
+        self.reads = Reads(self.replica.raft.read_index)
+        self.reads.applied(self.machine.applied)
+        if self.replica.is_sole:
+            self._lead_alone()
+
+    def _lead_alone(self) -> None:
+        """A group of one elects itself; its log is committed, for nobody else has another."""
+        self.replica.campaign()
+        self.replica.flush()
+        self.replica.carry_out()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this node is the whole group: then a read here is linearizable as it is."""
+        return self.replica.is_sole
 
     # --- input -------------------------------------------------------------------
 
@@ -118,19 +144,26 @@ class Node:
             self.host.soon(self.turn)
 
     def full(self) -> None:
-        """Append the open entry, which reached its target, so that feeding can go on."""
+        """Propose the open entry, which reached its target, so that feeding can go on."""
         self._seal()
-        if self._staged_bytes and not self._syncing and not self.host.inline:
-            self._hand_over()
+        self.replica.carry_out()
+        if not self.host.inline:
+            self.replica.start_next()
         self.request_turn()
 
     def propose(self, kind: int, body: bytes, done: Done) -> None:
-        """Append an entry after everything fed so far; `done` hears what became of it."""
+        """Propose an entry after everything fed so far; `done` hears what became of it.
+
+        Raises BackpressureError, with nothing proposed, while the disk is short or another
+        node leads.
+        """
         assert kind != entries.EVENTS, "events come in through the builder"
         if self.refusal:
             raise BackpressureError(self.refusal, retry_after=0.25)
+        if not self.leads:
+            raise BackpressureError(NOT_LEADING, retry_after=0.05)
         self._seal()
-        self._append(Waiting(kind, self._now(), body, 0, None, done))
+        self._propose(Waiting(kind, self._now(), body, 0, b"", done))
         self.request_turn()
 
     def ingest_payload(self, payload: bytes, version: int = 2, request_id: int = 1) -> bytes:
@@ -154,10 +187,21 @@ class Node:
         ((_, reply),) = self.host.take_replies()
         return reply
 
+    def receive(self, message: Message) -> None:
+        """Take a message of a peer."""
+        if self.failure is not None:
+            return
+        try:
+            self.replica.step(message)
+        except Exception as error:
+            self.fail(error)
+            return
+        self.request_turn()
+
     # --- the turn ----------------------------------------------------------------
 
     def turn(self) -> None:
-        """Make durable what was fed, then apply and answer it."""
+        """Propose what was fed, make it durable, apply and answer what is committed."""
         try:
             self._turn()
         except Exception as error:
@@ -166,213 +210,257 @@ class Node:
     def _turn(self) -> None:
         self.turn_due = False
         self.upkeep.review()
-        if self.failure is not None or self._syncing:
-            return  # what is open goes into the sync after this one
-        self._seal()
-        if not self._staged_bytes:
+        if self.failure is not None:
             return
-        if self.host.inline or self._staged_bytes <= INLINE_SYNC_BYTES_MAX:
-            self._sync_here()
-        else:
-            self._hand_over()
+        if not self.replica.syncing:  # else what is open goes into the sync after this one
+            self._seal()
+        self.reads.ask()
+        self.replica.carry_out()
+        self.replica.flush()
 
     def _now(self) -> int:
         """The clock, but never before the last entry's timestamp."""
         return max(self.clock(), self._timestamp_ns)
 
     def _seal(self) -> None:
-        """Close the open entry, if it has any event, and stage it."""
+        """Close the open entry, if it has any event, and propose it."""
         timestamp_ns = self._now()
         sealed = self.builder.seal(timestamp_ns, self._next_offset)
-        if sealed is not None:
-            self.statistics.entry_events.observe(sealed.events)
-            self._append(
-                Waiting(
-                    entries.EVENTS, timestamp_ns, sealed.body, sealed.events, sealed.routes, None
-                )
-            )
+        if sealed is None:
+            return
+        self.statistics.entry_events.observe(sealed.events)
+        self._propose(
+            Waiting(entries.EVENTS, timestamp_ns, sealed.body, sealed.events, sealed.routes, None)
+        )
 
-    def _append(self, entry: Waiting) -> None:
-        """Give the entry its index and stage it for the next sync."""
+    def _propose(self, entry: Waiting) -> None:
+        """Give the entry its place in the log, and remember who waits for it."""
         if self.failure is not None:
             return
-        index = entry.index = self._last_index + 1
-        try:
-            self.wal.append(index, TERM, entry.kind, entry.timestamp_ns, entry.body)
-        except DiskFullError as error:
-            self._disk_is_full()
-            self._drop(entry, error)
+        place = self.replica.propose(entry.kind, entry.timestamp_ns, entry.body)
+        if place is None:
+            self._send_away(entry)
             return
-        except FatalStorageError as error:
-            self.fail(error)
-            return
-        self._last_index = index
+        entry.index, entry.term = place
         self._timestamp_ns = entry.timestamp_ns
         self._next_offset += entry.events
-        size = len(entry.body)
-        self._staged_bytes += size
-        self.inflight_bytes += size
-        self.statistics.entries_appended += 1
-        self.statistics.bytes_appended += size
-        self._waiting.append(entry)
+        self.inflight_bytes += len(entry.body)
+        self._waiting[entry.index] = entry
         if self.inflight_bytes > self.inflight_bytes_max:
             self.refusal = "too many bytes are waiting for the disk"
 
-    def _sync_here(self) -> None:
-        """Sync on this thread: nothing else is under way and the group is small."""
-        self._staged_bytes = 0
-        began = time.perf_counter()
-        try:
-            synced = self.wal.sync(witness=False)
-        except (DiskFullError, FatalStorageError) as error:
-            self._sync_failed(error)
-            return
-        elapsed = time.perf_counter() - began
-        self._apply_through(synced)
-        # What nobody waits for comes after the replies.
-        self.wal.write_witness()
-        self.statistics.sync_seconds.observe(elapsed)
-        self.statistics.syncs_inline += 1
+    # --- what the replica tells -----------------------------------------------------
 
-    def _hand_over(self) -> None:
-        """Let the sync thread take everything staged."""
-        assert not self._syncing, "one sync at a time"
-        assert self._writer is not None
-        self._syncing = True
-        self._staged_bytes = 0
-        self._sync_began = time.perf_counter()
-        self._writer.submit()
-
-    def _synced_in_thread(self, synced: int) -> None:
-        self.host.post(self._guarded, self._on_synced, synced)
-
-    def _failed_in_thread(self, error: BaseException) -> None:
-        self.host.post(self._guarded, self._sync_failed, error)
-
-    def _guarded(self, callback: Callable[[Any], None], news: Any) -> None:
-        """Take news of the sync thread; an exception here means that state can't be trusted."""
-        try:
-            callback(news)
-        except Exception as error:
-            self.fail(error)
-
-    def _on_synced(self, synced: int) -> None:
-        """The sync thread is done: start the next group first, then answer this one."""
-        self._syncing = False
-        if self.failure is not None:
-            return
-        self.statistics.sync_seconds.observe(time.perf_counter() - self._sync_began)
-        self.statistics.syncs_handed += 1
+    def before_group(self) -> None:
+        """What is open goes along with the next group."""
         self._seal()
-        if self._staged_bytes:
-            self._hand_over()
-        self._apply_through(synced)
 
-    # --- what is durable ---------------------------------------------------------
+    def role_changed(self, lead: int, role: Role, term: int) -> None:
+        """Take input from now on, or no more."""
+        self.lead = lead
+        if role is LEADER:
+            self._go_on_from_log()
+        self.leadership_changed()
+        self.host.lead_changed(lead)
+        self.reads.ask_again()
 
-    def _apply_through(self, synced: int) -> None:
-        """Apply, in order, every entry that is durable: small ones here, large ones aside."""
-        waiting = self._waiting
-        durable: list[Waiting] = []
+    def leadership_changed(self) -> None:
+        """Look again whether input is taken here; what is open and may not go on is refused."""
+        self.leads = self.replica.leads
+        if not self.leads and self.builder.size:
+            sealed = self.builder.seal(self._now(), self._next_offset)
+            if sealed is not None:
+                self.statistics.requests_not_leading += 1
+                self._deliver_refusal(sealed.routes, _not_leading())
+
+    def _go_on_from_log(self) -> None:
+        """Offsets and time go on where the log ends, which may be ahead of what is applied."""
+        with self.lock:
+            applied, offset = self.machine.applied, self.machine.next_offset
+        newest = self.replica.last_events_entry(applied)
+        if newest is not None:
+            offset = entries.next_offset_of(newest.body)
+        self._next_offset = offset
+        self._timestamp_ns = max(self.replica.timestamp_ns, self.machine.timestamp_ns)
+
+    def confirmed(self, context: bytes, index: int) -> None:
+        """The quorum's word for the reads that wait for it."""
+        self.reads.confirmed(context, index)
+
+    def committed(self, batch: Sequence[Entry], done: Callable[[], None]) -> None:
+        """Apply, in order, what is committed: a little here, much in the apply thread."""
         size = 0
-        while waiting and waiting[0].index <= synced:
-            durable.append(waiting.popleft())
-            size += len(durable[-1].body)
-        if (
-            self._applier is not None
-            and durable
-            and (self._applying or size > APPLY_HERE_BYTES_MAX)
-        ):
-            self._applying += len(durable)
-            self._applier.put(durable)
+        committed = []
+        for entry in batch:
+            size += len(entry.body)
+            committed.append(Committed(entry, self._who_waits(entry), None))
+        committed[-1] = Committed(committed[-1].entry, committed[-1].waiting, done)
+        if self._applier is not None and (self._applying or size > APPLY_HERE_BYTES_MAX):
+            self._applying += len(committed)
+            self._applier.put(committed)
             return
-        for entry in durable:
-            self._answer(entry, self._count(entry))
-        assert waiting or self._applying or self.machine.next_offset == self._next_offset
+        for one in committed:
+            self._answer(one, self._count(one))
 
-    def _count(self, entry: Waiting) -> Counted:
+    def _who_waits(self, entry: Entry) -> Waiting | None:
+        """Whoever proposed this very entry here; proposals that it displaced are refused."""
+        waiting = self._waiting
+        if not waiting:
+            return None
+        found = waiting.pop(entry.index, None)
+        if found is not None and found.term != entry.term:
+            self._displaced(found)
+            found = None
+        # Terms only rise along a log: what was proposed in an older one can't follow.
+        for index in [i for i, other in waiting.items() if other.term < entry.term]:
+            self._displaced(waiting.pop(index))
+        return found
+
+    def _displaced(self, entry: Waiting) -> None:
+        """Another leader's entry stands in its place: nothing of it was stored."""
+        self.inflight_bytes -= len(entry.body)
+        self._send_away(entry)
+
+    def _count(self, one: Committed) -> Counted:
         """Apply one entry; on whichever thread, but one entry at a time and in log order."""
+        entry = one.entry
         with self.lock:
             applied = self.machine.apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
+            if self.hash_states and entry.index % limits.STATE_HASH_ENTRIES == 0:
+                self._hash_state()
             if entry.kind != entries.EVENTS:
                 return applied, []
             if applied.duplicates or applied.refused:
                 self.events.note(entry.index, applied.outcomes)
-            return applied, render(applied, entry.routes)
+            return applied, render(applied, one.waiting.routes) if one.waiting else []
 
-    def _counted_in_thread(self, entry: Waiting, counted: Counted) -> None:
-        self.host.post(self._guarded, self._on_counted, (entry, counted))
+    def _hash_state(self) -> None:
+        """The state at this very entry, for the other replicas to compare."""
+        self._state_hashes.append((self.machine.applied, self.machine.state_hash()))
 
-    def _on_counted(self, news: tuple[Waiting, Counted]) -> None:
+    def take_state_hashes(self) -> list[tuple[int, bytes]]:
+        """The hashes that became ready since the last call."""
+        taken, self._state_hashes = self._state_hashes, []
+        return [(index, bytes.fromhex(found)) for index, found in taken]
+
+    def _counted_in_thread(self, one: Committed, counted: Counted) -> None:
+        self.host.post(self._guarded, one, counted)
+
+    def _failed_in_thread(self, error: BaseException) -> None:
+        self.host.post(self.fail, error)
+
+    def _guarded(self, one: Committed, counted: Counted) -> None:
         """The apply thread is done with one entry."""
         self._applying -= 1
         assert self._applying >= 0
-        if self.failure is None:
-            self._answer(*news)
+        if self.failure is not None:
+            return
+        try:
+            self._answer(one, counted)
+            self.replica.flush()
+        except Exception as error:
+            self.fail(error)
 
-    def _answer(self, entry: Waiting, counted: Counted) -> None:
+    def _answer(self, one: Committed, counted: Counted) -> None:
         """Reply to each request of an entry that was applied, and tell of alerts."""
         applied, replies = counted
         counts = self.statistics
-        self.inflight_bytes -= len(entry.body)
-        assert self.inflight_bytes >= 0
-        if entry.done is not None:
-            entry.done(applied, entry.index)
-        else:
-            self.host.deliver(replies)
-            counts.events_stored += applied.stored
-            counts.events_duplicate += applied.duplicates
-            counts.events_refused += applied.refused
-            counts.ingest_replies += len(replies)
+        waiting = one.waiting
+        if waiting is not None:
+            self.inflight_bytes -= len(waiting.body)
+            assert self.inflight_bytes >= 0
+            if waiting.done is not None:
+                waiting.done(applied, applied.index)
+            else:
+                self.host.deliver(replies)
+                counts.ingest_replies += len(replies)
+        counts.events_stored += applied.stored
+        counts.events_duplicate += applied.duplicates
+        counts.events_refused += applied.refused
         if applied.alerts_to > applied.alerts_from:
             counts.alerts_raised += applied.alerts_to - applied.alerts_from
             self.host.alerted(applied.alerts_from, applied.alerts_to)
+        self.reads.applied(applied.index)
+        if one.done is not None:
+            one.done()
         if self.refusal:
             self.upkeep.review()
 
     # --- what is not -------------------------------------------------------------
 
-    def _sync_failed(self, error: BaseException) -> None:
-        """No space: refuse what was dropped, go on. Anything else: stop."""
-        self._syncing = False
-        if not isinstance(error, DiskFullError):
-            self.fail(error)
+    def withdrawn(self, from_index: int, error: DiskFullError) -> None:
+        """The disk is full; what a group of one could not write is refused."""
+        self.refusal = "the disk is full"
+        if not from_index:
             return
-        assert error.from_index > self.machine.applied, "only what is not durable is dropped"
-        self._disk_is_full()
-        self._apply_through(error.from_index - 1)
-        dropped = list(self._waiting)
-        self._waiting.clear()
-        self._staged_bytes = 0
-        self._last_index = self.wal.last_index
-        for entry in dropped:
+        for index in [index for index in self._waiting if index >= from_index]:
+            entry = self._waiting.pop(index)
             self.inflight_bytes -= len(entry.body)
             self._next_offset -= entry.events
             self._drop(entry, error)
 
-    def _disk_is_full(self) -> None:
-        self.refusal = "the disk is full"
-
-    def _drop(self, entry: Waiting, error: DiskFullError) -> None:
+    def _drop(self, entry: Waiting, error: BackpressureError) -> None:
         """Tell whoever sent the entry to come again: nothing of it was stored."""
         if entry.done is not None:
             entry.done(error, 0)
         else:
             self.statistics.requests_backpressure += 1
-            self.host.deliver(refuse(entry.routes, self.machine.applied, error_of(error)))
+            self._deliver_refusal(entry.routes, error_of(error))
+
+    def _send_away(self, entry: Waiting) -> None:
+        """Tell whoever sent the entry that another node leads: nothing of it was stored."""
+        self.statistics.requests_not_leading += 1
+        if entry.done is not None:
+            entry.done(BackpressureError(NOT_LEADING, retry_after=0.05), 0)
+        else:
+            self._deliver_refusal(entry.routes, _not_leading())
+
+    def _deliver_refusal(self, routes: bytes, reply: ErrorReply) -> None:
+        self.host.deliver(refuse(routes, self.machine.applied, reply))
 
     def fail(self, error: BaseException) -> None:
         """Acknowledge nothing more; the first error is the one that counts."""
         if self.failure is None:
             self.failure = error
+            self.replica.stop()
             self.host.failed(error)
+
+    # --- leadership ------------------------------------------------------------------
+
+    def stand_for_election(self) -> None:
+        """Do not wait for the election's timeout: the leader is known to be gone."""
+        self.replica.campaign()
+        self.request_turn()
+
+    def hand_over_lead(self, node_id: int) -> None:
+        """Bring a follower up to date and let it lead; input is not taken meanwhile."""
+        self._seal()
+        self.replica.raft.transfer_leader(node_id)
+        self.leadership_changed()
+        self.request_turn()
+
+    # --- time ----------------------------------------------------------------------
+
+    def raft_tick(self) -> None:
+        """One tick of the elections' clock."""
+        if self.failure is not None:
+            return
+        try:
+            self.replica.tick()
+            if self.leads != self.replica.leads:
+                self.leadership_changed()
+            self.reads.tick()
+            self.replica.carry_out()
+            self.replica.flush()
+        except Exception as error:
+            self.fail(error)
 
     def tick(self) -> None:
         """Housekeeping; call about once a second."""
         try:
             self.upkeep.tick()
         except DiskFullError:
-            self._disk_is_full()
+            self.refusal = "the disk is full"
         except Exception as error:
             self.fail(error)
 
@@ -387,25 +475,26 @@ class Node:
     @property
     def idle(self) -> bool:
         """Whether everything fed has been answered."""
-        return not (self._waiting or self._syncing or self._applying or self.builder.size)
+        return not (self._waiting or self.replica.has_work or self._applying or self.builder.size)
 
     def close(self) -> None:
         """Finish what is under way, snapshot if that is cheap, give the directory back."""
         try:
-            if self._writer is not None:
-                self._writer.close()
-            if self._applier is not None:
-                self._applier.close()
-                self._applier = None
-            if self.failure is None:
-                self._finish()
+            self._finish()
         finally:
             self.opened.close()
 
     def _finish(self) -> None:
-        """Sync and apply the rest here: the sync thread has ended."""
-        self._seal()
-        if self._waiting:
-            self._sync_here()
+        """Sync and apply the rest here: the threads end."""
+        if self._applier is not None:
+            self._applier.close()
+            self._applier = None
+        if self.failure is None:
+            self._seal()
+        self.replica.finish()
         if self.failure is None:
             self.upkeep.last_snapshot()
+
+
+def _not_leading() -> ErrorReply:
+    return ErrorReply(ErrorCode.NOT_LEADER, NOT_LEADING, 50)

@@ -1,6 +1,7 @@
 """From a configuration to a running node.
 
-Owns the choice of a disk and of the log's bounds: ``:memory:`` or a directory, and
+Owns the repair of a member of a cluster at its start, and the choice of a disk and of the
+log's bounds: ``:memory:`` or a directory, and
 on a small volume smaller segments, because two of them are allocated before the
 first event and a log that fills the disk with zeros has no room for a snapshot.
 """
@@ -8,21 +9,31 @@ first event and a log that fills the disk with zeros has no room for a snapshot.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from typing import Any
 
 from unimeter import limits
+from unimeter.errors import CorruptionError, DataError, WrongDirectoryError
 from unimeter.server.config import Config
 from unimeter.server.hosts import Host
+from unimeter.server.members import Members, members_of
 from unimeter.server.node import Node
 from unimeter.server.upkeep import volume_bytes
 from unimeter.storage.disk import Disk, OsDisk
+from unimeter.storage.layout import FORMAT_VERSION, Identity
 from unimeter.storage.memory_disk import MemoryDisk
-from unimeter.storage.recovery import open_directory
+from unimeter.storage.reading import find_superblock
+from unimeter.storage.recovery import Opened, open_directory
 from unimeter.storage.retention import RetentionPolicy
+from unimeter.storage.superblock import Membership
 from unimeter.storage.wal import WalLimits
+from unimeter.wire.peer_hello import Membership as PeerMembership
+from unimeter.wire.peer_hello import PeerHello
 
 MEMORY = ":memory:"
 SEGMENT_BYTES_MIN = 1024 * 1024
+REPAIRS_MAX = 64  # damaged entries at one start; more is a disk that is dying
 _VOLUME_SHARE = 16  # segments that should fit on a volume
 
 Progress = Callable[[int, int, int], None]
@@ -43,8 +54,11 @@ def open_node(
     """Open `config.data_dir` (``:memory:`` = nowhere), replay it, and run a node on it.
 
     Raises DataError with what was expected and found where the directory can't be
-    used. Sentences about what was mended go to `say`.
+    used. Sentences about what was mended go to `say`. A member of a cluster asks its peers
+    for an entry that is damaged here, and puts it back in its place.
     """
+    say = say or host.notice
+    members = members_of(config)
     disk: Disk
     if config.data_dir == MEMORY:
         disk, path, volume = MemoryDisk(), "memory", 0
@@ -54,18 +68,114 @@ def open_node(
     segment_bytes = config.segment_bytes or (
         fit_segment_bytes(volume) if volume else SEGMENT_BYTES_MIN
     )
-    opened = open_directory(
-        disk,
-        path,
-        bounds=WalLimits(segment_bytes=segment_bytes, background=not host.inline),
-        progress=progress,
-    )
+    bounds = WalLimits(segment_bytes=segment_bytes, background=not host.inline)
+    if members is None:
+        opened = open_directory(
+            disk, path, node_id=config.node_id, bounds=bounds, progress=progress
+        )
+        check_alone(opened)
+    else:
+        opened = open_member(disk, path, members, bounds, progress, say)
     for note in opened.notes:
-        (say or host.notice)(note)
-    node = Node(opened, host, inflight_bytes_max=config.inflight_bytes_max)
+        say(note)
+    node = Node(
+        opened,
+        host,
+        voters=members.voters if members else (),
+        inflight_bytes_max=config.inflight_bytes_max,
+        is_mute=opened.superblock.current.membership is not Membership.VOTER,
+    )
+    node.hash_states = members is not None
     node.upkeep.configure(
         config.snapshot_log_bytes,
         config.disk_free_bytes_min,
         RetentionPolicy(config.retention_age * 10**9, config.retention_bytes),
     )
     return node
+
+
+def check_alone(opened: Opened) -> None:
+    """Refuse to run a member of a cluster as if it were the whole of it."""
+    block = opened.superblock.current
+    if block.peers or block.membership is not Membership.VOTER:
+        known = ", ".join(str(node) for node, _ in block.peers) or "others"
+        opened.close()
+        raise WrongDirectoryError(
+            f"{opened.path}: belongs to node {opened.node_id} of a cluster with {known}, and "
+            "would forget them if it ran alone; start it with --peers"
+        )
+
+
+def open_member(
+    disk: Disk,
+    path: str,
+    members: Members,
+    bounds: WalLimits,
+    progress: Progress | None,
+    say: Callable[[str], None],
+) -> Opened:
+    """Open the directory of a node of a cluster, repairing damaged entries from the others."""
+    for _ in range(REPAIRS_MAX):
+        try:
+            opened = open_directory(
+                disk,
+                path,
+                cluster_id=members.cluster_id,
+                node_id=members.node_id,
+                genesis_key=members.genesis_key,
+                membership=Membership.FRESH,
+                sole_voter=False,
+                bounds=bounds,
+                progress=progress,
+            )
+            break
+        except CorruptionError as error:
+            if not hasattr(error, "index"):
+                raise
+            mend(disk, path, members, error, say)
+    else:
+        raise DataError(
+            f"{path}: more than {REPAIRS_MAX} damaged entries; the disk can't be trusted. "
+            "Replace it and run `unimeter recover`"
+        )
+    block = opened.superblock.current
+    strangers = [node for node, _ in block.peers if node not in members.others]
+    if strangers or (block.peers and len(block.peers) != len(members.others)):
+        known = sorted([opened.node_id, *(node for node, _ in block.peers)])
+        opened.close()
+        raise WrongDirectoryError(
+            f"{path}: its cluster has the nodes {known}, and peers names "
+            f"{list(members.voters)}; membership is fixed"
+        )
+    return opened
+
+
+def mend(disk: Disk, path: str, members: Members, error: Any, say: Callable[[str], None]) -> None:
+    """Take the entry from a peer and put it where the damage is; raises `error` if none has it."""
+    from unimeter.server.peer_fetch import fetch_entry
+    from unimeter.storage.repair import repair_entry
+
+    say(f"{error}; asking the other nodes for entry {error.index}")
+    entry = fetch_entry(members.others, members.secret, hello_of(disk, path, members), error.index)
+    if entry is None:
+        raise error
+    identity = Identity(members.cluster_id, members.node_id)
+    repair_entry(disk, path, identity, entry)
+    say(f"entry {error.index} was damaged and is repaired from another node")
+
+
+def hello_of(disk: Disk, path: str, members: Members) -> PeerHello:
+    """How a node introduces itself whose directory can't be opened yet."""
+    block, _ = find_superblock(disk, path)
+    host, port = members.places[members.node_id]
+    return PeerHello(
+        cluster_id=members.cluster_id,
+        node_id=members.node_id,
+        members=members.voters,
+        format_version=FORMAT_VERSION,
+        incarnation=block.incarnation,
+        membership=PeerMembership(int(block.membership)),
+        term=block.term,
+        clock_ns=time.time_ns(),
+        address=f"{host}:{port}",
+    )

@@ -3,9 +3,10 @@
 Owns start and stop. Start is in an order in which every refusal comes before
 any harm: take the ports (a port in use is found before the data directory is
 touched), answer /health, open the directory (replay happens in a thread, so
-/ready says 503 meanwhile), then accept clients. Stop is the same backwards:
-take nothing more in, finish what was taken (sync, apply, reply), let the
-sockets drain, write a last snapshot if that is cheap, give the directory back.
+/ready says 503 meanwhile), meet the peers if there are any, then accept clients. Stop is
+the same backwards: hand leadership to another node, take nothing more in, finish what was
+taken (sync, apply, reply), let the sockets drain, write a last snapshot if that is
+cheap, give the directory back.
 
     async with unimeter.Server(data_dir="data", port=0, http_port=0) as server:
         client = AsyncClient([server.address])
@@ -31,8 +32,10 @@ from typing import Any
 
 from unimeter.errors import InvalidInputError, UnimeterError
 from unimeter.server.clients import Clients
+from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
 from unimeter.server.http import TEXT, HttpPages, Page
+from unimeter.server.members import members_of
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
 from unimeter.server.opening import open_node
@@ -86,6 +89,8 @@ class Server:
         if config is not None and options:
             raise InvalidInputError("give either a config or options, not both")
         self.config = config or Config(**options)
+        self.members = members_of(self.config)
+        self.cluster: Cluster | None = None
         self.clients: Clients
         self.node: Node
         self.port = 0
@@ -136,6 +141,7 @@ class Server:
         try:
             http = take_port(config.bind, config.http_port, "http-port")
             self._sockets.append(http)
+            peers = self._take_peer_port()
             self.port, self.http_port = main.getsockname()[1], http.getsockname()[1]
             await self._listen(loop, http, self._pages.connection)
             self.clients = Clients(loop)
@@ -143,13 +149,26 @@ class Server:
             self.clients.on_failure = self._failed
             self.node = await self._open(loop)
             self.clients.attach(self.node)
-            self._pages.pages["/metrics"] = metrics_page(self.node, self.clients)
+            if self.members is not None and peers is not None:
+                self.cluster = Cluster(
+                    loop, self.members, self.node, self.clients, self.address, self.say
+                )
+                await self.cluster.start(peers)
+            self._pages.pages["/metrics"] = metrics_page(self.node, self.clients, self.cluster)
             await self._listen(loop, main, self.clients.connection)
         except BaseException:
             self._close_listeners()
             raise
         self.is_ready = True
         self._tick_handle = loop.call_later(TICK_SECONDS, self._tick, loop)
+
+    def _take_peer_port(self) -> socket.socket | None:
+        if self.members is None:
+            return None
+        host, port = self.members.places[self.members.node_id]
+        taken = take_port(self.config.peer_bind or host, port, "peers")
+        self._sockets.append(taken)
+        return taken
 
     async def _listen(
         self,
@@ -195,6 +214,9 @@ class Server:
     def _ready(self) -> Page:
         if not self.is_ready:
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready: replaying or stopping\n"
+        if self.cluster is not None and self.cluster.readiness:
+            text = f"not ready: {self.cluster.readiness}\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, text.encode()
         if self.node.refusal:
             return HTTPStatus.OK, TEXT, f"ready, events wait: {self.node.refusal}\n".encode()
         return HTTPStatus.OK, TEXT, b"ready\n"
@@ -215,11 +237,15 @@ class Server:
             self._tick_handle.cancel()
         self._listeners[-1].close()
         if self.failure is None:
+            if self.cluster is not None:
+                await self.cluster.hand_over()
             self.clients.stop_reading()
             await self._until(lambda: self.node.idle and not self.clients.busy)
         self.clients.close()
         await self._until(lambda: not self.clients.count)
         self.clients.abort()
+        if self.cluster is not None:
+            await self.cluster.close()
         self.node.close()
         self._close_listeners()
 

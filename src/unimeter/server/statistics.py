@@ -62,6 +62,8 @@ class Statistics:
     syncs_inline: int = 0  # on the loop's own thread
     syncs_handed: int = 0  # on the sync thread
     requests_backpressure: int = 0
+    requests_not_leading: int = 0  # taken in, and refused because another node leads
+    requests_forwarded: int = 0  # to the node that leads
     requests_refused: int = 0  # malformed, too large, unknown
     requests_answered: int = 0  # other than ingest
     ingest_replies: int = 0  # writes of rendered ingest replies, one a connection and turn

@@ -11,6 +11,10 @@ Missed alerts and new ones go the same way, a page at a time. A subscriber that
 reads slowly therefore costs no memory: the cursor waits, the alerts stay where
 they are, and reading on pumps again.
 
+A v1 client subscribes on every node and can't tell that two pushes are the same
+alert. So only the node that leads when the alert comes to be pushes it to v1; the cursor of
+the others moves on without a word.
+
 Rejected: a queue for each subscriber. It needs a bound, and at the bound a
 choice between losing alerts and losing the subscriber.
 """
@@ -40,13 +44,18 @@ class Subscription:
         self.version = version
         self.accounts = frozenset(request.accounts)
         self.metrics = frozenset(request.metrics)
+        # A position above the last one here is not cut down: this node may still lag behind
+        # the one that the subscriber came from.
         last = connection.node.last_alert
-        self.after = last if request.after is None else min(request.after, last)
+        self.after = last if request.after is None else request.after
 
     def pump(self) -> None:
         """Send what is new until the socket is full or nothing is left."""
         connection = self.connection
         node = connection.node
+        if self.version == VERSION_1 and not node.leads:
+            self.after = max(self.after, node.last_alert)
+            return
         while self.after < node.last_alert and not connection.is_slow:
             with node.lock:
                 rows, _ = alert_rows(node, self.after, PAGE_ALERTS)

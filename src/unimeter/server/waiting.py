@@ -1,26 +1,30 @@
-"""An entry between its append and its answer, and how it is refused instead.
+"""An entry between its proposal and its answer, and how it is refused instead.
 
-Owns what the node remembers of an entry while it becomes durable: its bytes, and
-who waits for it: the routes of the requests in an EVENTS entry (slot, request id and
+Owns what the node remembers of an entry that it proposed until it is applied: its bytes,
+and who waits for it: the routes of the requests in an EVENTS entry (slot, request id and
 protocol version of each, as the decode kernel noted them), or one callback for a
 change of the catalog.
 
-    open entry ──seal──> Waiting ──sync──> applied ──> replies     (the usual way)
-                                 └─ no space on the disk ──> `refuse`: come again
+    open entry ──seal──> Waiting ──quorum──> applied ──> replies     (the usual way)
+                                 ├─ no space on the disk ──────────> `refuse`: come again
+                                 └─ another leader's entry in its place ─> the same
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from unimeter.engine.applied import Applied
 from unimeter.errors import BackpressureError
+from unimeter.raft.messages import Entry
 from unimeter.wire import v1, v2
 from unimeter.wire.failures import status_of
 from unimeter.wire.framer import VERSION_1, response_frame
 from unimeter.wire.messages import ErrorReply, PacketType
+
+NOT_LEADING = "another node leads, or none does yet; nothing of this was stored, send it again"
 
 Counted = tuple[Applied, list[tuple[int, bytes]]]
 """What became of an entry, and its replies."""
@@ -30,9 +34,9 @@ Done = Callable[[Applied | BackpressureError, int], None]
 
 
 class Waiting:
-    """An entry that was appended and is not applied yet."""
+    """An entry that was proposed here and is not applied yet."""
 
-    __slots__ = ("body", "done", "events", "index", "kind", "routes", "timestamp_ns")
+    __slots__ = ("body", "done", "events", "index", "kind", "routes", "term", "timestamp_ns")
 
     def __init__(
         self,
@@ -40,12 +44,20 @@ class Waiting:
         timestamp_ns: int,
         body: bytes,
         events: int,
-        routes: Any,
+        routes: bytes,
         done: Done | None,
     ) -> None:
-        self.index = 0
+        self.index = self.term = 0
         self.kind, self.timestamp_ns, self.body, self.events = kind, timestamp_ns, body, events
         self.routes, self.done = routes, done
+
+
+class Committed(NamedTuple):
+    """An entry to apply, who waits for it, and what to call when it and all before it are."""
+
+    entry: Entry
+    waiting: Waiting | None
+    done: Callable[[], None] | None
 
 
 def refuse(routes: bytes, position: int, reply: ErrorReply) -> list[tuple[int, bytes]]:
@@ -55,5 +67,7 @@ def refuse(routes: bytes, position: int, reply: ErrorReply) -> list[tuple[int, b
         version, slot = place >> 32, place & 0xFFFFFFFF
         wire = v1 if version == VERSION_1 else v2
         payload = wire.encode_response(PacketType.INGEST_SYNC, reply, position)
-        frames.append((slot, response_frame(version, status_of(reply), request_id, payload)))
+        frames.append(
+            (slot, response_frame(version, status_of(reply, version), request_id, payload))
+        )
     return frames
