@@ -157,6 +157,14 @@ class EventStore:
             if to_index > snapshot_index:
                 self._disk.remove(self._path(to_index))
 
+    def restart_after(self, index: int, removed_timestamp_ns: int) -> None:
+        """Nothing up to `index` is stored any more: a peer's snapshot took its place."""
+        with self._lock:
+            self._files, self._recent = [], {}
+            self._loaded, self._ranges = {}, {}
+            self._covered = self.noted_index = index
+            self.removed_timestamp_ns = removed_timestamp_ns
+
     def remove_before(self, index: int) -> None:
         """Forget the outcomes of entries that are no longer stored."""
         with self._lock:
@@ -249,8 +257,9 @@ class EventStore:
         first = self._wal.first_index
         if 0 < from_index < first and start_ns <= self.removed_timestamp_ns:
             raise RangeUnavailableError(
-                f"events of entries {from_index} to {first - 1} were removed by retention; "
-                "choose a range of whole buckets, or one that starts later"
+                f"events of entries {from_index} to {first - 1} are not stored: retention removed "
+                "them, or this node began with a peer's snapshot; choose a range of whole "
+                "buckets, or one that starts later"
             )
 
     def _select(

@@ -24,8 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unimeter import limits
+from unimeter.engine.machine import Machine
 from unimeter.raft.messages import ConfState, Entry, HardState, Snapshot, SnapshotMeta, entry_size
 from unimeter.raft.storage import Compacted, SnapshotTemporarilyUnavailable, Unavailable
+from unimeter.storage.install import Received
 from unimeter.storage.recovery import Opened
 from unimeter.storage.snapshots import snapshot_path
 
@@ -142,9 +144,19 @@ class RaftLog:
         wal.append_all(entries)
         self._recent.extend(entries)
 
-    def install(self, snapshot: Snapshot) -> None:
-        """Put a received snapshot into effect; `data` is an `Incoming`. See `Opened.install`."""
-        raise NotImplementedError
+    def install(self, snapshot: Snapshot) -> Machine:
+        """Put a peer's snapshot into effect, durably; return its machine.
+
+        `data` is a `Received`, or the path of a whole file, which is then restored here.
+        Nothing may be staged.
+        """
+        received, meta = snapshot.data, snapshot.meta
+        if isinstance(received, str):
+            received = self._opened.restore_snapshot(received)
+        assert isinstance(received, Received), "where the snapshot is"
+        assert (received.head.index, received.head.term) == (meta.index, meta.term)
+        self._forget_after(0)
+        return self._opened.install_snapshot(received)
 
     def _forget_after(self, index: int) -> None:
         """Entries above `index` are about to be replaced: nobody may be given them any more."""

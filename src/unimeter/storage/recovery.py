@@ -22,7 +22,6 @@ it. What was mended (a torn tail, a damaged copy, a damaged snapshot) is said in
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,10 +33,22 @@ from unimeter.errors import CorruptionError, InvalidInputError, WrongDirectoryEr
 from unimeter.storage import retention
 from unimeter.storage.disk import Disk, Lock
 from unimeter.storage.events import EventStore
+from unimeter.storage.install import (
+    Received,
+    finish_install,
+    install,
+    restore,
+    restore_snapshot,
+)
 from unimeter.storage.layout import Identity
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, Walk, list_segments
-from unimeter.storage.snapshots import Snapshotter, load_newest, set_aside
+from unimeter.storage.snapshots import (
+    Snapshotter,
+    load_newest,
+    remove_unfinished,
+    set_aside,
+)
 from unimeter.storage.superblock import Membership, Superblock, SuperblockFile, check_owner
 from unimeter.storage.wal import LogBase, Wal, WalLimits
 
@@ -87,6 +98,14 @@ class Opened:
         self.events.remove_before(keep)
         self.snapshots.prune()
         return removed
+
+    def restore_snapshot(self, path: str) -> Received:
+        """Check a peer's whole snapshot file and make its machine. Takes time; any thread."""
+        return restore_snapshot(self.disk, path, self.cluster_id, type(self.machine))
+
+    def install_snapshot(self, received: Received) -> Machine:
+        """Have it take the place of state and log, durably; `machine` is its from now on."""
+        return install(self, received)
 
     def free_bytes(self) -> int:
         """Bytes left on the directory's file system."""
@@ -252,14 +271,19 @@ def _load(
     opening: ExitStack,
 ) -> Opened:
     """Everything but the replay."""
+    _remove_temporary(disk, path)
+    notes = [superblock.mended] if superblock.mended else []
+    finished = finish_install(disk, path, superblock)
+    if finished:
+        notes.append(finished)
     current = superblock.current
     identity = current.identity
-    _remove_temporary(disk, path)
+    for index in remove_unfinished(disk, path, current.snapshot_index):
+        notes.append(f"{path}: a peer's snapshot at entry {index} was not in effect yet; removed")
     base = LogBase(current.base_index, current.base_term, current.base_timestamp_ns)
     wal = Wal.open(disk, path, identity, bounds, current.kept_index, base)
     opening.callback(wal.close)
     _check_log(path, wal, current)
-    notes = [superblock.mended] if superblock.mended else []
     if wal.cut_bytes:
         notes.append(
             f"{path}/log: cut {wal.cut_bytes} bytes of a write that a crash had interrupted, "
@@ -271,7 +295,9 @@ def _load(
     notes += said
     head, state, said = load_newest(disk, path, identity, wal.first_index, wal.last_index, until)
     notes += said
-    machine = machine_class() if state is None else _restore(machine_class, state, path)
+    machine = machine_class()
+    if state is not None:
+        machine = restore(machine_class, state, f"{path}/snapshots")
     index = 0 if head is None else head.index
     if index < current.snapshot_index:
         notes.append(
@@ -313,19 +339,6 @@ def _check_log(path: str, wal: Wal, current: Superblock) -> None:
             f"entries up to {wal.last_index}",
             RESTORE_ADVICE,
         )
-
-
-def _restore(machine_class: type[Machine], state: memoryview, path: str) -> Machine:
-    try:
-        return machine_class.restore(state)
-    except (ValueError, IndexError, struct.error) as error:
-        raise CorruptionError(
-            f"{path}/snapshots",
-            0,
-            "a state this program can read",
-            str(error),
-            "Every checksum is right, so another program wrote it. " + RESTORE_ADVICE,
-        ) from error
 
 
 def _remove_temporary(disk: Disk, path: str) -> None:

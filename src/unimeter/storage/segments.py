@@ -95,6 +95,13 @@ def list_segments(disk: Disk, directory: str, identity: Identity | None) -> list
     ]
 
 
+def remove_segments(disk: Disk, directory: str) -> None:
+    """Remove every segment of a log, newest first, durably."""
+    for index in reversed(indexes_of(disk, directory, _SUFFIX)):
+        disk.remove(segment_path(directory, index))
+    disk.sync_directory(directory)
+
+
 def split_removed(segments: list[Segment], kept_index: int) -> tuple[list[Segment], list[Segment]]:
     """(segments that retention removed, those that are stored).
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -292,6 +292,28 @@ def _check_head(path: str, head: SnapshotHead, index: int, identity: Identity) -
             f"index {head.index} of cluster {head.cluster_id.hex()}",
             "The file was renamed.",
         )
+
+
+def remove_snapshots(disk: Disk, directory: str, is_gone: Callable[[int], bool]) -> list[int]:
+    """Remove those at the indexes that `is_gone` says, durably; return them."""
+    removed = [index for index in snapshot_indexes(disk, directory) if is_gone(index)]
+    for index in removed:
+        disk.remove(snapshot_path(directory, index))
+    if removed:
+        disk.sync_directory(f"{directory}/snapshots")
+    return removed
+
+
+def remove_unfinished(disk: Disk, directory: str, named_index: int) -> list[int]:
+    """Remove a peer's snapshots that were not put into effect; return their indexes.
+
+    One of this node's own is written after the outcomes file that belongs to it, and is
+    used although the superblock does not name it yet.
+    """
+    covered = set(indexes_of(disk, f"{directory}/outcomes", ".out"))
+    return remove_snapshots(
+        disk, directory, lambda index: index > named_index and index not in covered
+    )
 
 
 def set_aside(disk: Disk, directory: str, after: int) -> None:

@@ -47,6 +47,7 @@ from unimeter.storage.segments import (
     Segment,
     Walk,
     list_segments,
+    remove_segments,
     segment_path,
     split_removed,
 )
@@ -495,6 +496,31 @@ class Wal:
                 with self._stage_lock:
                     self._terms.forget_before(self.first_index - 1)
             return count
+
+    def restart_after(self, base: LogBase) -> None:
+        """Let everything go, durably: the log is empty and goes on after `base`.
+
+        Nothing may be staged. The superblock says so already: after a crash, the next
+        start does this again.
+        """
+        with self._sync_lock:
+            if self._failure is not None:
+                raise self._failure
+            assert not self._staged and self._witness is not None
+            try:
+                if self._active is not None:
+                    self._active.close()
+                    self._active = None
+                remove_segments(self._disk, self._directory)
+                self._witness.settle(base.index, base.index)
+            except Exception as error:
+                raise self._fail(error) from error
+            with self._stage_lock:
+                self._base, self._commit = base, base.index
+                self._stored = StoredSegments(self._disk, [], base.index)
+                self._terms = Terms()
+                self._terms.note(base.index, base.term)
+                self._go_on_after_active(base.index)
 
     def truncate_after(self, index: int) -> None:
         """Remove every entry above `index`, durably (for replication).
