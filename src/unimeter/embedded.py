@@ -54,6 +54,7 @@ from unimeter.wire.messages import (
     PacketType,
     Request,
     Response,
+    TransferLeader,
 )
 from unimeter.wire.v2_ingest import encode_ingest
 
@@ -130,6 +131,8 @@ class Embedded(Surface):
     def _ask(
         self, request: Request, account: Account, timeout: float | None
     ) -> tuple[Response, int]:
+        if isinstance(request, TransferLeader):
+            raise ClientError("a meter opened in this process is alone: no node can lead instead")
         return self._insist(lambda: self._answer(request), timeout)
 
     def _ingest(

@@ -77,7 +77,7 @@ class Memory:
     read_faults: list[object] = field(default_factory=list)  # taken by all else but greetings
     requests: list[tuple[int, object]] = field(default_factory=list)  # (packet type, request)
     broken: list[str] = field(default_factory=list)  # promises the client broke
-    cluster_id: bytes = bytes(16)
+    cluster_id: bytes = b"A" * 16
     page: int = 2
     window_seen: int = 0
     hold: threading.Event | None = None  # ingests wait for it

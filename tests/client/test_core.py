@@ -183,8 +183,8 @@ def test_redirect_is_followed_at_once_and_remembered_for_the_partition() -> None
     call = begin(core, Event(7, "m"))
     assert call.on_reply(refusal(call, ErrorCode.REDIRECT, "b:2"), 0.0) is None
     assert sent_at(call, 0.0).address == "b:2"
-    assert core.router.address(7, 0) == "b:2"
-    assert core.router.address(8, 0) == "a:1"
+    assert core.router.choose(7, 0.0) == "b:2"
+    assert core.router.choose(8, 0.0) == "a:1"
 
 
 def test_nodes_that_redirect_to_each_other_do_not_spin() -> None:
@@ -335,7 +335,7 @@ def test_events_are_divided_by_the_node_that_leads_their_account() -> None:
 def test_map_of_a_single_node_keeps_the_address_that_answered() -> None:
     core = make_core(["a:1", "b:1"])
     greet(core, routes("internal.invalid:7001"), "b:1")
-    assert core.router.address(3, 0) == "b:1"
+    assert core.router.choose(3, 0.0) == "b:1"
 
 
 def test_limits_of_the_server_bound_the_batches() -> None:

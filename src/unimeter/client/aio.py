@@ -33,10 +33,16 @@ from unimeter.client.core import (
     Call,
     Core,
     Pause,
+    Refresh,
     ingest_reply,
 )
 from unimeter.client.outcomes import Tally
-from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
+from unimeter.client.retry import (
+    CONNECT_SECONDS,
+    TIMEOUT_SECONDS,
+    check_read_from,
+    check_timeout,
+)
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.sessions import Ticket
 from unimeter.client.streams import Link, LinkLost, Links
@@ -71,12 +77,23 @@ class AsyncClient(AsyncSurface):
     """
 
     def __init__(
-        self, seeds: str | Sequence[str] = "localhost:7001", *, timeout: float = TIMEOUT_SECONDS
+        self,
+        seeds: str | Sequence[str] = "localhost:7001",
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        read_from: str = "leader",
     ) -> None:
-        """Remember where to connect; `timeout` is the deadline of calls that name none."""
+        """Remember where to connect; `timeout` is the deadline of calls that name none.
+
+        `read_from="any"` spreads reads over all nodes of a cluster, by account. Both
+        ways a client reads its own writes.
+        """
         super().__init__()
         self._timeout = check_timeout(timeout)
-        self._core = Core(parse_seeds(seeds), chance.identity, chance.fraction)
+        read_from_any = check_read_from(read_from) == "any"
+        self._core = Core(
+            parse_seeds(seeds), chance.identity, chance.fraction, read_from_any=read_from_any
+        )
         self._links = Links(self._core)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a place in a window
         self._subscriptions: set[Subscription] = set()
@@ -151,7 +168,7 @@ class AsyncClient(AsyncSurface):
         return subscription
 
     def _address(self) -> str:
-        return self._core.router.address(0, 0)
+        return self._core.router.order(0)[0]
 
     # --- batches -------------------------------------------------------------
 
@@ -253,11 +270,22 @@ class AsyncClient(AsyncSurface):
                 self._check_usable()
                 continue
             try:
-                link: Link = await self._links.get(step.address, step.until)
-                reply = await link.exchange(call.packet_type, call.payload, step.until)
+                if isinstance(step, Refresh):
+                    reply = await self._links.maybe_map(step)
+                else:
+                    link: Link = await self._links.get(step)
+                    reply = await link.exchange(
+                        call.packet_type, call.payload, step.until, step.silence
+                    )
             except LinkLost as lost:
-                call.on_lost(lost.reason, loop.time(), lost.was_sent)
+                was_sent = lost.was_sent and not isinstance(step, Refresh)
+                call.on_lost(lost.reason, loop.time(), was_sent)
                 continue
+            if isinstance(step, Refresh):
+                if reply is not None:
+                    call.on_map(reply, loop.time())
+                continue
+            assert reply is not None
             answer = call.on_reply(reply, loop.time())
             if answer is not None:
                 return answer

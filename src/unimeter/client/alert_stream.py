@@ -7,6 +7,11 @@ dropped, so nothing is repeated.
 
     connect ── enable(after=7) ──> 8, 9, (lost) ── enable(after=9) ──> 10, ...
 
+Positions are the same on every node, so any node will do. Two things send a stream to
+another one though its connection stands: the node says that it knows no leader (it
+may be cut off, and would have no news), or it does not answer. Whoever waits on a
+quiet stream therefore asks now and then for the map.
+
 The consumer's pace is the stream's: alerts wait in the socket, then at the
 server, which closes a connection that falls too far behind; that is one more
 reconnect.
@@ -20,9 +25,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from unimeter.client.core import Reply, decode
+from unimeter.client.core import Core, Reply, decode
 from unimeter.client.pool import Pool
-from unimeter.client.retry import RETRYABLE_CODES, TIMEOUT_SECONDS
+from unimeter.client.retry import PING_SECONDS, PONG_SECONDS, RETRYABLE_CODES, TIMEOUT_SECONDS
 from unimeter.client.surface import AlertStream
 from unimeter.client.transport import AttemptError, Connection
 from unimeter.errors import ConnectionError, ServerError
@@ -36,10 +41,9 @@ from unimeter.wire.messages import (
     AlertPushReply,
     ErrorReply,
     PacketType,
+    PartitionMap,
     ProtocolError,
 )
-
-WAIT_SECONDS_MAX = 3600.0  # one wait on a socket; then it is simply begun again
 
 
 class SocketAlertStream(AlertStream):
@@ -47,17 +51,22 @@ class SocketAlertStream(AlertStream):
 
     def __init__(
         self,
+        core: Core,
+        lock: threading.Condition,
         pool: Pool,
         request: AlertPushEnable,
         on_close: Callable[[SocketAlertStream], None],
     ) -> None:
-        self._pool = pool
+        self._core, self._lock, self._pool = core, lock, pool
         self._on_close = on_close
         self._request = request
         self._position = request.after or 0
         self._connection: Connection | None = None
         self._address = ""
+        self._avoid = ""  # where the stream was lost
         self._failures = 0
+        self._quiet = 0.0  # seconds waited since a frame came
+        self._ping = 0  # request id of a question that was not answered yet
         self._closed = threading.Event()
 
     def start(self, deadline: float) -> None:
@@ -78,7 +87,7 @@ class SocketAlertStream(AlertStream):
             except TimeoutError:
                 if time.monotonic() >= until:
                     return None
-            except (OSError, ProtocolError):
+            except (OSError, ProtocolError, ServerError):
                 self._drop()
             else:
                 if record is not None:
@@ -105,11 +114,32 @@ class SocketAlertStream(AlertStream):
 
     def _receive(self, connection: Connection, until: float) -> AlertRecord | None:
         """The alert in the next frame; None if the frame holds something else."""
-        frame = connection.receive(min(until, time.monotonic() + WAIT_SECONDS_MAX))
+        began = time.monotonic()
+        patience = PING_SECONDS + PONG_SECONDS * bool(self._ping) - self._quiet
+        try:
+            frame = connection.receive(min(until, began + patience))
+        except TimeoutError:
+            self._quiet += time.monotonic() - began
+            if self._quiet >= PING_SECONDS:
+                self._is_it_there(connection)
+            raise
+        self._quiet = 0.0
         return self._take(frame)
+
+    def _is_it_there(self, connection: Connection) -> None:
+        """Ask a quiet node for its map, or raise OSError if it has not answered the last time."""
+        if not self._core.has_alternative():
+            self._quiet = 0.0  # there is nowhere to go
+        elif not self._ping:
+            packet_type, payload = v2.encode_request(PartitionMap())
+            until = time.monotonic() + PONG_SECONDS
+            self._ping = connection.send(packet_type, payload, until)
+        elif self._quiet >= PING_SECONDS + PONG_SECONDS:
+            raise ConnectionResetError(f"{connection.address} is silent")
 
     def _take(self, frame: ResponseFrame) -> AlertRecord | None:
         if not frame.is_push or frame.status != PacketType.ALERT_PUSH:
+            self._take_map(frame)
             return None
         push = v2.decode_push(frame.status, frame.payload)[1]
         assert isinstance(push, AlertPush)
@@ -117,6 +147,18 @@ class SocketAlertStream(AlertStream):
             return None
         self._position = push.alert.position
         return push.alert.record(self._address)
+
+    def _take_map(self, frame: ResponseFrame) -> None:
+        """News of who leads; raise OSError if this node does not know and another may."""
+        with self._lock:
+            if frame.is_push:
+                knows_leader = self._core.on_push(frame.status, frame.payload, self._address)
+            else:
+                self._ping = 0
+                reply = Reply(frame.status, frame.payload)
+                knows_leader = self._core.on_pong(reply, self._address)
+            if not knows_leader and self._core.has_alternative():
+                raise ConnectionResetError(f"{self._address} knows no leader")
 
     def _connect(self, until: float) -> bool:
         """Connect and enable, as often as it takes; False at `until` or when closed."""
@@ -129,17 +171,19 @@ class SocketAlertStream(AlertStream):
                 return True
             except (AttemptError, OSError, ProtocolError):
                 self._drop()
-                pause = self._pool.pause_after(self._failures)
+                pause = self._core.pause_after(self._failures)
                 self._closed.wait(min(pause, max(0.0, until - time.monotonic())))
         return False
 
     def _enable(self, until: float) -> None:
         """Ask for what follows the last alert handed out, on a new connection."""
-        self._address = self._pool.address_for(self._failures)
-        self._connection = connection = self._pool.open_connection(self._address, until)
+        with self._lock:
+            step = self._core.stream_attempt(time.monotonic(), until, self._avoid)
+        self._address = step.address
+        self._connection = connection = self._pool.open_connection(step)
         packet_type, payload = v2.encode_request(self._request)
-        request_id = connection.send(packet_type, payload, until)
-        while (frame := connection.receive(until)).request_id != request_id:
+        request_id = connection.send(packet_type, payload, step.until)
+        while (frame := connection.receive(step.until, step.silence)).request_id != request_id:
             # The server confirms before it pushes; anything else here is about routes.
             if frame.is_push and frame.status == PacketType.ALERT_PUSH:
                 raise ProtocolError("an alert came before the subscription was confirmed")
@@ -151,7 +195,9 @@ class SocketAlertStream(AlertStream):
             raise exception_of(response)
         if not isinstance(response, AlertPushReply):
             raise ServerError(f"unexpected reply to a subscription: {response!r}")
-        self._failures = 0
+        with self._lock:
+            self._core.router.answered(self._address)
+        self._failures, self._avoid = 0, ""
         self._position = max(self._position, response.after)
         self._request = replace(self._request, after=self._position)
 
@@ -160,6 +206,10 @@ class SocketAlertStream(AlertStream):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        with self._lock:
+            self._core.router.failed(self._address, time.monotonic())
+        self._avoid = self._address
+        self._quiet, self._ping = 0.0, 0
         self._failures += 1
         self._request = replace(self._request, after=self._after())
 

@@ -61,6 +61,7 @@ class AsyncSurface(ABC):
     def __init__(self) -> None:
         self.metrics = AsyncMetrics(self)
         self.alerts = AsyncAlerts(self)
+        self.cluster = AsyncCluster(self)
 
     @abstractmethod
     async def _ask(
@@ -160,10 +161,18 @@ class AsyncSurface(ABC):
         until: datetime,
         *,
         metric_code: str | None = None,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[EventRecord]:
         """Return every stored event of an account in ``[since, until)``, by offset."""
-        rows = self.iter_events(account_id, since, until, metric_code=metric_code, timeout=timeout)
+        rows = self.iter_events(
+            account_id,
+            since,
+            until,
+            metric_code=metric_code,
+            linearizable=linearizable,
+            timeout=timeout,
+        )
         return [record async for record in rows]
 
     async def iter_events(
@@ -173,10 +182,11 @@ class AsyncSurface(ABC):
         until: datetime,
         *,
         metric_code: str | None = None,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[EventRecord]:
         """Stream what `list_events` returns; `timeout` holds for each page."""
-        request = questions.events(account_id, since, until, metric_code)
+        request = questions.events(account_id, since, until, metric_code, linearizable)
         async for page in self._pages(request, EventsListReply, account_id, timeout):
             for record in page.events:
                 yield record
@@ -188,6 +198,7 @@ class AsyncSurface(ABC):
         *,
         metric_code: str | None = None,
         after: int = 0,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[AlertRecord]:
         """Return alerts in order: of one account or all, of one metric or all.
@@ -196,7 +207,12 @@ class AsyncSurface(ABC):
         `since_offset` the lowest offset of a crossing event.
         """
         rows = self.iter_alerts(
-            account_id, since_offset, metric_code=metric_code, after=after, timeout=timeout
+            account_id,
+            since_offset,
+            metric_code=metric_code,
+            after=after,
+            linearizable=linearizable,
+            timeout=timeout,
         )
         return [record async for record in rows]
 
@@ -207,26 +223,37 @@ class AsyncSurface(ABC):
         *,
         metric_code: str | None = None,
         after: int = 0,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[AlertRecord]:
         """Stream what `list_alerts` returns; `timeout` holds for each page."""
-        request = questions.alerts(account_id, since_offset, metric_code, after)
+        request = questions.alerts(account_id, since_offset, metric_code, after, linearizable)
         async for page in self._pages(request, AlertsListReply, account_id or 0, timeout):
             for record in questions.alert_records(page, self._address()):
                 yield record
 
     async def accounts(
-        self, metric_code: str, period: Period, *, timeout: float | None = None
+        self,
+        metric_code: str,
+        period: Period,
+        *,
+        linearizable: bool = False,
+        timeout: float | None = None,
     ) -> list[AccountTotal]:
         """Return every account of a metric with its total: the invoice run."""
-        rows = self.iter_accounts(metric_code, period, timeout=timeout)
+        rows = self.iter_accounts(metric_code, period, linearizable=linearizable, timeout=timeout)
         return [total async for total in rows]
 
     async def iter_accounts(
-        self, metric_code: str, period: Period, *, timeout: float | None = None
+        self,
+        metric_code: str,
+        period: Period,
+        *,
+        linearizable: bool = False,
+        timeout: float | None = None,
     ) -> AsyncIterator[AccountTotal]:
         """Stream what `accounts` returns; `timeout` holds for each page."""
-        request = questions.accounts(metric_code, period)
+        request = questions.accounts(metric_code, period, linearizable)
         async for page in self._pages(request, AccountsReply, 0, timeout):
             for total in page.accounts:
                 yield total
@@ -256,10 +283,13 @@ class AsyncSurface(ABC):
         metric_code: str,
         at: datetime | None = None,
         *,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[int]:
         """Return who is a member of a COUNT_UNIQUE metric at a moment (default: now)."""
-        rows = self.iter_members(account_id, metric_code, at, timeout=timeout)
+        rows = self.iter_members(
+            account_id, metric_code, at, linearizable=linearizable, timeout=timeout
+        )
         return [member async for member in rows]
 
     async def iter_members(
@@ -268,17 +298,18 @@ class AsyncSurface(ABC):
         metric_code: str,
         at: datetime | None = None,
         *,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[int]:
         """Stream what `members` returns; `timeout` holds for each page."""
         at_ns = time.time_ns() if at is None else to_ns(at, "at")
-        request = questions.members(account_id, metric_code, at_ns)
+        request = questions.members(account_id, metric_code, at_ns, linearizable)
         async for page in self._pages(request, MembersReply, account_id, timeout):
             for member in page.members:
                 yield member
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
-        """Return what the node says about itself."""
+        """Return what a node says about itself and its cluster; the leader if one is known."""
         return (await self._get(ClusterStatus(), ClusterStatusReply, 0, timeout))[0]
 
     async def _get(
@@ -326,17 +357,26 @@ class AsyncMetrics:
         """Delete a metric and its totals; its code is free afterwards."""
         await self._surface._get(questions.metric_delete(code), Done, 0, timeout)
 
-    async def get(self, code: str, *, timeout: float | None = None) -> MetricSchema:
+    async def get(
+        self, code: str, *, linearizable: bool = False, timeout: float | None = None
+    ) -> MetricSchema:
         """Return one metric in full; `NotFoundError` if there is none."""
-        return questions.metric_named([m async for m in self.iter(timeout=timeout)], code)
+        return questions.metric_named(
+            [m async for m in self.iter(linearizable=linearizable, timeout=timeout)], code
+        )
 
-    async def list(self, *, timeout: float | None = None) -> list[MetricSchema]:
+    async def list(
+        self, *, linearizable: bool = False, timeout: float | None = None
+    ) -> list[MetricSchema]:
         """Return every metric in full, in the order of creation."""
-        return [schema async for schema in self.iter(timeout=timeout)]
+        return [schema async for schema in self.iter(linearizable=linearizable, timeout=timeout)]
 
-    async def iter(self, *, timeout: float | None = None) -> AsyncIterator[MetricSchema]:
+    async def iter(
+        self, *, linearizable: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[MetricSchema]:
         """Stream what `list` returns; `timeout` holds for each page."""
-        async for page in self._surface._pages(MetricList(), MetricListReply, 0, timeout):
+        request = MetricList(linearizable=linearizable)
+        async for page in self._surface._pages(request, MetricListReply, 0, timeout):
             for schema in page.metrics:
                 yield schema
 
@@ -368,3 +408,22 @@ class AsyncAlerts:
         """
         request = questions.push(account_ids, metric_codes, since_offset, after)
         return await self._surface._subscribe(request, buffer_size, timeout)
+
+
+class AsyncCluster:
+    """Look at the nodes and move leadership. Reached as ``client.cluster``."""
+
+    def __init__(self, surface: AsyncSurface) -> None:
+        self._surface = surface
+
+    async def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
+        """Return the cluster as its leader sees it; `nodes` has a `NodeStatus` for each."""
+        return await self._surface.status(timeout=timeout)
+
+    async def transfer_leader(self, node_id: int = 0, *, timeout: float | None = None) -> None:
+        """Hand leadership to a node, or to any that is up to date, and return when it leads.
+
+        For maintenance: clients go on without an error. `InvalidInputError` if there is
+        no such node.
+        """
+        await self._surface._get(questions.transfer(node_id), Done, 0, timeout)

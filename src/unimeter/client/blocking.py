@@ -33,13 +33,18 @@ from unimeter.client.core import (
     Call,
     Core,
     Pause,
-    Reply,
+    Refresh,
     Send,
     ingest_reply,
 )
 from unimeter.client.outcomes import Tally
 from unimeter.client.pool import Pool
-from unimeter.client.retry import CONNECT_SECONDS, TIMEOUT_SECONDS, check_timeout
+from unimeter.client.retry import (
+    CONNECT_SECONDS,
+    TIMEOUT_SECONDS,
+    check_read_from,
+    check_timeout,
+)
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.sessions import Ticket
 from unimeter.client.surface import AlertStream, Surface
@@ -62,12 +67,23 @@ class Client(Surface):
     """
 
     def __init__(
-        self, seeds: str | Sequence[str] = "localhost:7001", *, timeout: float = TIMEOUT_SECONDS
+        self,
+        seeds: str | Sequence[str] = "localhost:7001",
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        read_from: str = "leader",
     ) -> None:
-        """Remember where to connect; `timeout` is the deadline of calls that name none."""
+        """Remember where to connect; `timeout` is the deadline of calls that name none.
+
+        `read_from="any"` spreads reads over all nodes of a cluster, by account. Both
+        ways a client reads its own writes.
+        """
         super().__init__()
         self._timeout = check_timeout(timeout)
-        self._core = Core(parse_seeds(seeds), chance.identity, chance.fraction)
+        read_from_any = check_read_from(read_from) == "any"
+        self._core = Core(
+            parse_seeds(seeds), chance.identity, chance.fraction, read_from_any=read_from_any
+        )
         self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
         self._pool = Pool(self._core, self._lock)
         self._streams: set[SocketAlertStream] = set()
@@ -142,7 +158,7 @@ class Client(Surface):
 
     def _subscribe(self, request: AlertPushEnable, timeout: float | None) -> AlertStream:
         self._check_usable()
-        stream = SocketAlertStream(self._pool, request, self._forget)
+        stream = SocketAlertStream(self._core, self._lock, self._pool, request, self._forget)
         stream.start(self._deadline(timeout))
         with self._lock:
             self._streams.add(stream)
@@ -153,7 +169,7 @@ class Client(Surface):
             self._streams.discard(stream)
 
     def _address(self) -> str:
-        return self._core.router.address(0, 0)
+        return self._core.router.order(0)[0]
 
     # --- batches -------------------------------------------------------------
 
@@ -202,26 +218,37 @@ class Client(Surface):
                 self._check_usable()
                 continue
             try:
-                reply = self._attempt(call, step)
+                answer = self._attempt(call, step)
             except AttemptError as error:
+                was_sent = error.was_sent and not isinstance(step, Refresh)
                 with self._lock:
-                    call.on_lost(error.reason, time.monotonic(), error.was_sent)
+                    call.on_lost(error.reason, time.monotonic(), was_sent)
                 continue
-            with self._lock:
-                answer = call.on_reply(reply, time.monotonic())
             if answer is not None:
                 return answer
 
-    def _attempt(self, call: Call, step: Send) -> Reply:
+    def _attempt(self, call: Call, step: Send) -> Answer | None:
         """Send once and wait once, on a connection that nobody else uses meanwhile."""
-        connection = self._pool.take(step.address, step.until)
+        connection, is_new = self._pool.take(step)
+        reply = None
         try:
-            reply = connection.exchange(call.packet_type, call.payload, step.until)
+            if not isinstance(step, Refresh):
+                reply = connection.exchange(
+                    call.packet_type, call.payload, step.until, step.silence
+                )
+            elif not is_new:  # a new one was asked for the map when it was greeted
+                reply = connection.ask(PartitionMap(), step.until, step.silence)[1]
         except BaseException:
             connection.close()  # an unread reply may follow: the next call must not get it
             raise
         self._pool.give_back(connection)
-        return reply
+        with self._lock:
+            if not isinstance(step, Refresh):
+                assert reply is not None
+                return call.on_reply(reply, time.monotonic())
+            if reply is not None:
+                call.on_map(reply, time.monotonic())
+            return None
 
     # --- checks --------------------------------------------------------------
 

@@ -6,12 +6,17 @@ a refusal or no time left. Drivers (`blocking`, `aio`, the simulator) own the
 clock, the sockets and the randomness, and do what a call says:
 
     step = call.step(now)
-      Pause  ──> wait until step.until, then step again
-      Send   ──> send call.payload to step.address and report
-                   a reply            answer = call.on_reply(reply, now)
-                   nothing came back  call.on_lost(error, now, was_sent)
+      Pause   ──> wait until step.until, then step again
+      Refresh ──> ask step.address for its map: call.on_map, or call.on_lost; step again
+      Send    ──> send call.payload to step.address and report
+                    a reply            answer = call.on_reply(reply, now)
+                    nothing came back  call.on_lost(error, now, was_sent)
     answer is None ──> step again
     step and on_reply raise when it is over without an answer
+
+After a failure the call goes to another node, by way of its map: the map may
+name the new leader, and a node that answers it is alive. If no leader is known
+the request goes there anyway: the node holds it until there is one.
 
 The rules that keep an event counted once, whatever is lost on the way:
 
@@ -23,7 +28,9 @@ The rules that keep an event counted once, whatever is lost on the way:
   `SessionExpiredError`. If the very first attempt finds the session expired,
   nothing was counted and a new session takes over. So it does when every
   event carries an `id`, for then the ids tell the events apart.
-- A refusal with a retryable code means that nothing of the request was done.
+- A refusal with a retryable code means that nothing of the request was done. It
+  does not end a doubt that an earlier attempt left. OUTCOME_UNKNOWN is no refusal:
+  a node forwarded the request and can't say what became of it.
 
 Rejected: retries inside the transport. A connection does not know which
 requests may be repeated, and the simulator could not see the decision.
@@ -36,12 +43,13 @@ from dataclasses import dataclass
 
 from unimeter import limits
 from unimeter.client.retry import (
-    ATTEMPT_SECONDS_MIN,
-    ATTEMPT_SHARE,
     RETRYABLE_CODES,
+    TIMEOUT_SECONDS,
     Backoff,
+    Patience,
+    patience,
 )
-from unimeter.client.routing import Router, partition_of
+from unimeter.client.routing import Router, knows_leader, partition_of
 from unimeter.client.sessions import SESSIONS_MAX, Sessions, Ticket
 from unimeter.errors import (
     AlreadyExistsError,
@@ -57,29 +65,21 @@ from unimeter.types import Event
 from unimeter.wire import v2
 from unimeter.wire.failures import exception_of
 from unimeter.wire.messages import (
-    Accounts,
-    AlertsList,
-    Breakdown,
     Done,
     ErrorCode,
     ErrorReply,
-    EventsList,
     Hello,
     HelloReply,
     Ingest,
     IngestReply,
-    Members,
     MetricDelete,
-    MetricList,
     PacketType,
     PartitionMap,
     PartitionMapReply,
     ProtocolError,
+    Read,
     Request,
     Response,
-    Series,
-    UsageQuery,
-    UsageRealtime,
 )
 from unimeter.wire.v2_ingest import encode_ingest
 
@@ -95,19 +95,8 @@ EVENT_BYTES_WORST = (
 )
 """The most one event can add to a payload; no batch needs measuring before it is encoded."""
 
+CLUSTER_UNKNOWN = bytes(16)  # of a node that has no data yet
 REDIRECTS_MAX = 3  # in a row; more is a disagreement between nodes, so wait as after a failure
-
-Read = (
-    UsageQuery
-    | UsageRealtime
-    | EventsList
-    | AlertsList
-    | MetricList
-    | Breakdown
-    | Accounts
-    | Series
-    | Members
-)
 
 
 class CreatedInDoubtError(AlreadyExistsError):
@@ -116,10 +105,17 @@ class CreatedInDoubtError(AlreadyExistsError):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the call's payload; give the attempt up at `until`."""
+    """Send the call's payload; give the attempt up at `until`, or when nothing is heard."""
 
     address: str
     until: float
+    silence: float  # seconds without a byte from the node
+    connect: float  # seconds until a new connection stands
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh(Send):
+    """Ask for the partition map instead. A new connection's greeting is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +155,12 @@ class Call:
     """One request on its way to an answer."""
 
     __slots__ = (
+        "address",
+        "avoid",
         "core",
         "deadline",
         "failures",
+        "give_up",
         "in_doubt",
         "last_error",
         "not_before",
@@ -170,6 +169,8 @@ class Call:
         "payload",
         "redirects",
         "request",
+        "silences",
+        "spread",
         "started",
     )
 
@@ -181,6 +182,11 @@ class Call:
         self.partition = partition
         self.started = now
         self.deadline = deadline
+        self.address = ""  # of the attempt
+        self.give_up = now  # when the attempt is over if nothing is heard
+        self.avoid = ""  # where the last attempt failed
+        self.spread = core.read_from_any and isinstance(request, Read)
+        self.silences = 0
         self.failures = 0  # in a row
         self.redirects = 0  # in a row
         self.in_doubt = False  # an attempt may have been carried out
@@ -203,21 +209,46 @@ class Call:
             return Pause(min(self.not_before, self.deadline))
         if self.failures and isinstance(self.request, Read):
             self._encode()  # the position we ask for may have become meaningless since
-        share = max(ATTEMPT_SECONDS_MIN, (self.deadline - self.started) * ATTEMPT_SHARE)
-        address = self.core.router.address(self.partition, self.failures)
-        return Send(address, min(self.deadline, now + share))
+        router = self.core.router
+        self.address = router.choose(self.partition, now, self.avoid, self.spread)
+        wait = self._patience(now)
+        until = min(self.deadline, now + wait.whole)
+        self.give_up = min(until, now + min(wait.silence, wait.connect))
+        kind: type[Send] = Send
+        if self.failures and router.should_ask(now):
+            router.asks(now)
+            kind = Refresh
+        return kind(self.address, until, wait.silence, wait.connect)
+
+    def _patience(self, now: float) -> Patience:
+        addresses, unsuspected = self.core.router.choices(self.partition, now)
+        allowed, left = self.deadline - self.started, self.deadline - now
+        return patience(allowed, left, addresses, unsuspected, self.silences)
 
     def on_lost(self, error: BaseException | str, now: float, was_sent: bool) -> None:
         """The attempt ended without a reply; `was_sent` if any byte may have arrived."""
         self.in_doubt |= was_sent
+        self.silences += now >= self.give_up
+        if now < self.deadline:  # a caller in a hurry says nothing about the node
+            self.core.router.failed(self.address, now)
         known = error if isinstance(error, UnimeterError) else ConnectionError(str(error))
         self._failed(known, now)
+
+    def on_map(self, reply: Reply, now: float) -> None:
+        """Take the reply to a Refresh."""
+        try:
+            self.core.on_greeting(PacketType.GET_PARTITION_MAP, reply, self.address)
+        except UnimeterError as error:
+            self.on_lost(error, now, False)
 
     def on_reply(self, reply: Reply, now: float) -> Answer | None:
         """Take a reply. None means: step again. Raises when it is a final refusal."""
         position, response = decode(self.packet_type, reply)
         if isinstance(response, ErrorReply):
             return self._on_refusal(response, now)
+        self.core.router.answered(self.address)
+        if isinstance(response, PartitionMapReply):
+            self.core.router.learn(response.routes, self.address)
         self.core.see(position)
         return Answer(response, position)
 
@@ -227,19 +258,38 @@ class Call:
             self.redirects += 1
             self.core.router.redirect(self.partition, error.new_addr)
             self.failures = 0
+            self.avoid = ""
             self.last_error = error
             return None
-        if refusal.code in RETRYABLE_CODES:
+        if refusal.code == ErrorCode.OUTCOME_UNKNOWN:
+            self.in_doubt = True
+            self.core.router.refused(self.address, now)
             self._failed(error, now)
-            if isinstance(error, BackpressureError):
-                self.failures = max(0, self.failures - 1)  # same node, and when it said so
-                self.not_before = max(self.not_before, now + error.retry_after)
             return None
+        if refusal.code in RETRYABLE_CODES:
+            self._try_elsewhere(refusal, error, now)
+            self.not_before = max(self.not_before, now + refusal.retry_after_ms / 1000)
+            return None
+        self.core.router.answered(self.address)
         if self._was_deleted_by_us(refusal):
             return Answer(Done(), self.core.position)
         if self.in_doubt and isinstance(error, AlreadyExistsError):
             raise CreatedInDoubtError(str(error))
         raise error
+
+    def _try_elsewhere(self, refusal: ErrorReply, error: UnimeterError, now: float) -> None:
+        """Nothing was done. Who may do better: another node, or the same one later?"""
+        router = self.core.router
+        if refusal.code == ErrorCode.SHUTTING_DOWN:
+            router.failed(self.address, now)
+        elif refusal.code == ErrorCode.NOT_LEADER:
+            router.refused(self.address, now)
+            error = ConnectionError(f"{self.address}: {refusal.text or 'no leader is known'}")
+        self._failed(error, now)
+        if refusal.code == ErrorCode.BACKPRESSURE and not isinstance(self.request, Read):
+            # Every node would ask the same leader: no other is better.
+            self.avoid = ""
+            self.failures = max(0, self.failures - 1)
 
     def _was_deleted_by_us(self, refusal: ErrorReply) -> bool:
         """A delete whose reply was lost finds nothing the second time: it is done."""
@@ -251,9 +301,10 @@ class Call:
 
     def _failed(self, error: UnimeterError, now: float) -> None:
         self.last_error = error
+        self.avoid = self.address
         self.failures += 1
         self.redirects = 0
-        self.not_before = now + self.core.backoff.pause(self.failures, self.core.random)
+        self.not_before = now + self.core.pause_after(self.failures)
 
     def _time_is_up(self) -> UnimeterError:
         """The error that says most: whether anything may have happened, and why not."""
@@ -342,6 +393,7 @@ class Core:
         backoff: Backoff | None = None,
         sessions_max: int = SESSIONS_MAX,
         events_max: int = limits.EVENTS_PER_BATCH_MAX,
+        read_from_any: bool = False,
     ) -> None:
         self.router = Router(seeds)
         self.sessions = Sessions(identity, sessions_max)
@@ -349,12 +401,48 @@ class Core:
         self.backoff = backoff or Backoff()
         self.position = 0  # highest log position seen: reads ask for at least this
         self.cluster_id = b""
+        self.read_from_any = read_from_any
         self._events_max = events_max
 
     def see(self, position: int) -> None:
         """Remember the highest position, so that a later read includes it."""
         if position > self.position:
             self.position = position
+
+    def pause_after(self, failures: int) -> float:
+        """How long to wait after so many failures in a row."""
+        return self.backoff.pause(failures, self.random, self.has_alternative())
+
+    def on_push(self, packet_type: int, payload: bytes, address: str) -> bool:
+        """Take what the node at `address` said unasked; whether it knows a leader.
+
+        Raises ProtocolError.
+        """
+        if packet_type != PacketType.PARTITION_MAP_UPDATE:
+            return True
+        push = v2.decode_push(packet_type, payload)[1]
+        assert isinstance(push, PartitionMapReply)
+        self.router.learn(push.routes, address)
+        return knows_leader(push.routes)
+
+    def on_pong(self, reply: Reply, address: str) -> bool:
+        """Take the map that a stream asked for to see if its node lives; see `on_push`."""
+        response = decode(PacketType.GET_PARTITION_MAP, reply)[1]
+        if not isinstance(response, PartitionMapReply):
+            return True  # it lives, and can't say more
+        self.router.learn(response.routes, address)
+        return knows_leader(response.routes)
+
+    def stream_attempt(self, now: float, until: float, avoid: str) -> Send:
+        """Where a stream of alerts should connect, and how long it should try."""
+        left = max(0.0, min(until - now, TIMEOUT_SECONDS))
+        wait = patience(left, left, *self.router.choices(0, now), 0)
+        address = self.router.choose(0, now, avoid)
+        return Send(address, now + min(left, wait.whole), wait.silence, wait.connect)
+
+    def has_alternative(self) -> bool:
+        """Whether there is another node to go to."""
+        return len(self.router.order(0)) > 1
 
     def on_greeting(self, packet_type: int, reply: Reply, address: str) -> None:
         """Take the reply to one request of the greeting."""
@@ -369,12 +457,13 @@ class Core:
     def _on_hello(self, reply: HelloReply, address: str) -> None:
         if reply.version < 2:
             raise ServerError(f"the server at {address} does not speak protocol version 2")
-        if self.cluster_id and reply.cluster_id != self.cluster_id:
-            # Positions and sessions belong to a log. Waiting on this one for a position
-            # of the other would never end.
-            self.position = 0
-            self.sessions.retire_all()
-        self.cluster_id = reply.cluster_id
+        if reply.cluster_id != CLUSTER_UNKNOWN:
+            if self.cluster_id and reply.cluster_id != self.cluster_id:
+                # Positions and sessions belong to a log. Waiting on this one for a position
+                # of the other would never end.
+                self.position = 0
+                self.sessions.retire_all()
+            self.cluster_id = reply.cluster_id
         self.sessions.window = min(limits.SESSION_WINDOW, max(1, reply.session_window))
         by_bytes = max(1, (reply.frame_bytes_max - 4096) // EVENT_BYTES_WORST)
         self._events_max = max(1, min(self._events_max, reply.events_per_batch_max, by_bytes))
@@ -413,12 +502,12 @@ class Core:
         return batches
 
     def _groups(self, events: Sequence[Event]) -> list[Sequence[int]]:
-        """Places of events by first choice of address; one group if there is one node."""
-        if len(self.router.nodes()) == 1:
+        """Places of events by the node that leads them; one group if one leads all."""
+        if not self.router.is_divided():
             return [range(len(events))] if events else []
         groups: dict[str, list[int]] = {}
         for place, event in enumerate(events):
-            address = self.router.address(partition_of(event.account_id), 0)
+            address = self.router.order(partition_of(event.account_id))[0]
             groups.setdefault(address, []).append(place)
         return list(groups.values())
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import threading
 import time
 
-from unimeter.client import chance
-from unimeter.client.core import Core, greeting
+from unimeter.client.core import Core, Send, greeting
 from unimeter.client.retry import RELEASE
-from unimeter.client.transport import AttemptError, Connection
+from unimeter.client.transport import AttemptError, Connection, PushHandler
+from unimeter.wire.framer import ResponseFrame
 
 IDLE_CONNECTIONS_MAX = 16  # per address; more threads than that open and close their own
 IDLE_SECONDS_UNCHECKED = 0.2  # an idle connection older than this is looked at before use
@@ -32,16 +32,16 @@ class Pool:
         self._idle: dict[str, list[Connection]] = {}
         self._closed = False
 
-    def take(self, address: str, until: float) -> Connection:
-        """A connection for one caller, or AttemptError."""
+    def take(self, step: Send) -> tuple[Connection, bool]:
+        """A connection for one caller and whether it is new, or AttemptError."""
         while True:
             try:
-                connection = self._idle[address].pop()
+                connection = self._idle[step.address].pop()
             except (KeyError, IndexError):
-                return self.open_connection(address, until)
+                return self.open_connection(step), True
             idle_seconds = time.monotonic() - connection.used
             if idle_seconds < IDLE_SECONDS_UNCHECKED or connection.is_alive():
-                return connection
+                return connection, False
             connection.close()
 
     def give_back(self, connection: Connection) -> None:
@@ -53,12 +53,13 @@ class Pool:
                 return
         connection.close()
 
-    def open_connection(self, address: str, until: float) -> Connection:
+    def open_connection(self, step: Send) -> Connection:
         """Connect and greet, or raise AttemptError."""
-        connection = Connection(address, until)
+        address = step.address
+        connection = Connection(address, step.until, self._push_handler(address), step.connect)
         try:
             for request in greeting(RELEASE):
-                packet_type, reply = connection.ask(request, until)
+                packet_type, reply = connection.ask(request, step.until, step.silence)
                 with self._lock:
                     self._core.on_greeting(packet_type, reply, address)
         except BaseException as error:
@@ -68,14 +69,12 @@ class Pool:
             raise
         return connection
 
-    def address_for(self, failures: int) -> str:
-        """Where a stream should connect after so many failures in a row."""
-        with self._lock:
-            return self._core.router.address(0, failures)
+    def _push_handler(self, address: str) -> PushHandler:
+        def take(frame: ResponseFrame) -> None:
+            with self._lock:
+                self._core.on_push(frame.status, frame.payload, address)
 
-    def pause_after(self, failures: int) -> float:
-        """How long a stream should wait after so many failures in a row."""
-        return self._core.backoff.pause(failures, chance.fraction)
+        return take
 
     def close(self) -> None:
         """Close what is idle; what is lent is closed when it comes back."""

@@ -47,6 +47,7 @@ from unimeter.wire.messages import (
     PutMode,
     Series,
     SeriesReply,
+    TransferLeader,
     UsageQuery,
     UsageRealtime,
     UsageReply,
@@ -107,16 +108,25 @@ def realtime(account_id: Account, metric_code: str, linearizable: bool) -> Usage
 
 
 def events(
-    account_id: Account, since: datetime, until: datetime, metric_code: str | None
+    account_id: Account,
+    since: datetime,
+    until: datetime,
+    metric_code: str | None,
+    linearizable: bool,
 ) -> EventsList:
     """The request for the first page of an account's stored events."""
     since_ns, until_ns = bounds(Period(since, until), "since", "until")
     code = None if metric_code is None else check_metric_code(metric_code)
-    return EventsList(check_account(account_id), code, since_ns, until_ns)
+    account = check_account(account_id)
+    return EventsList(account, code, since_ns, until_ns, linearizable=linearizable)
 
 
 def alerts(
-    account_id: Account | None, since_offset: int, metric_code: str | None, after: int
+    account_id: Account | None,
+    since_offset: int,
+    metric_code: str | None,
+    after: int,
+    linearizable: bool,
 ) -> AlertsList:
     """The request for the first page of alerts."""
     return AlertsList(
@@ -124,13 +134,15 @@ def alerts(
         None if metric_code is None else check_metric_code(metric_code),
         count_of(after, "after"),
         since_offset=count_of(since_offset, "since_offset"),
+        linearizable=linearizable,
     )
 
 
-def accounts(metric_code: str, period: Period) -> Accounts:
+def accounts(metric_code: str, period: Period, linearizable: bool) -> Accounts:
     """The request for the first page of an invoice run."""
     start_ns, end_ns = bounds(period)
-    return Accounts(check_metric_code(metric_code), start_ns, end_ns)
+    code = check_metric_code(metric_code)
+    return Accounts(code, start_ns, end_ns, linearizable=linearizable)
 
 
 def series(
@@ -158,14 +170,22 @@ def series(
     )
 
 
-def members(account_id: Account, metric_code: str, at_ns: int) -> Members:
+def members(account_id: Account, metric_code: str, at_ns: int, linearizable: bool) -> Members:
     """The request for the first page of a seat list."""
-    return Members(check_account(account_id), check_metric_code(metric_code), at_ns)
+    code = check_metric_code(metric_code)
+    return Members(check_account(account_id), code, at_ns, linearizable=linearizable)
 
 
 def metric_put(schema: MetricSchema, mode: PutMode) -> MetricPut:
     """The request that creates or changes a metric."""
     return MetricPut(check_schema(schema), mode)
+
+
+def transfer(node_id: int) -> TransferLeader:
+    """The request that hands leadership to a node."""
+    if isinstance(node_id, bool) or not isinstance(node_id, int) or not 0 <= node_id <= 255:
+        raise InvalidInputError(f"node_id must be an int from 0 to 255, not {node_id!r}")
+    return TransferLeader(node_id)
 
 
 def metric_delete(code: str) -> MetricDelete:

@@ -10,27 +10,27 @@ transport is full, senders wait: that is the only queue, and it is bounded by
 the session windows.
 
 A reply that does not come in time does not end the link as long as other
-bytes arrive on it: the server is then alive and busy. A link on which nothing
-arrived since the request left is taken for dead.
+bytes arrive on it: the server is then alive and busy, and the request is waited
+for until its `until`. A link that is silent for the seconds of `silence` while a
+request waits is taken for dead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
-from unimeter.client.core import Core, Reply, greeting
+from unimeter.client.core import Core, Reply, Send, greeting
 from unimeter.client.retry import RELEASE
 from unimeter.client.routing import parse_address
-from unimeter.client.transport import CONNECT_SECONDS_MAX, set_options
+from unimeter.client.transport import PushHandler, set_options
 from unimeter.wire import v2
 from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
-from unimeter.wire.messages import PacketType, PartitionMapReply, ProtocolError
+from unimeter.wire.messages import PartitionMap, ProtocolError, Request
 
 FLUSH_BYTES = 16 * 1024  # a frame this large leaves at once: the next takes long to encode
-
-PushHandler = Callable[[ResponseFrame], None]
 
 
 class LinkLost(Exception):
@@ -94,8 +94,18 @@ class Link(asyncio.Protocol):
 
     # --- use -----------------------------------------------------------------
 
-    async def exchange(self, packet_type: int, payload: bytes, until: float) -> Reply:
-        """Send a request and wait for its reply, or raise LinkLost."""
+    async def ask(self, request: Request, until: float, silence: float) -> tuple[int, Reply]:
+        """Send a request as it is, outside any call: a greeting, a map."""
+        packet_type, payload = v2.encode_request(request)
+        return packet_type, await self.exchange(packet_type, payload, until, silence)
+
+    async def exchange(
+        self, packet_type: int, payload: bytes, until: float, silence: float = math.inf
+    ) -> Reply:
+        """Send a request and wait for its reply, or raise LinkLost.
+
+        Waits until `until`, and no longer than `silence` seconds without a byte.
+        """
         if self._writable is not None:
             await self._wait_for_room(until)
         if not self.is_open:
@@ -104,7 +114,7 @@ class Link(asyncio.Protocol):
         request_id = self._send(packet_type, payload)
         reply: asyncio.Future[Reply] = self._loop.create_future()
         self._replies[request_id] = reply
-        timer = self._loop.call_at(until, self._expire, request_id, sent)
+        timer = Expiry(self, request_id, sent, until, silence)
         try:
             return await reply
         finally:
@@ -166,12 +176,17 @@ class Link(asyncio.Protocol):
         if reply is not None and not reply.done():
             reply.set_result(Reply(frame.status, frame.payload))
 
-    def _expire(self, request_id: int, sent: float) -> None:
+    def quiet_since(self, sent: float) -> float:
+        """When the link was last alive: bytes came, or our request left."""
+        return max(self._heard, sent)
+
+    def expire(self, request_id: int, is_silent: bool) -> None:
+        """The reply did not come in time. On a silent link no other will."""
         reply = self._replies.get(request_id)
         if reply is None or reply.done():
             return
         reply.set_exception(LinkLost(f"no reply from {self.address} in time", True))
-        if self._heard <= sent:
+        if is_silent:
             self.abort("nothing heard for too long")
 
     async def _wait_for_room(self, until: float) -> None:
@@ -183,15 +198,45 @@ class Link(asyncio.Protocol):
             raise LinkLost(f"{self.address} takes no more bytes", False) from None
 
 
+class Expiry:
+    """The end of one request's patience: at `until`, or when the link falls silent."""
+
+    __slots__ = ("_arguments", "_link", "_loop", "_timer")
+
+    def __init__(
+        self, link: Link, request_id: int, sent: float, until: float, silence: float
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._link = link
+        self._arguments = (request_id, sent, until, silence)
+        self._timer = self._loop.call_at(min(until, sent + silence), self._ring)
+
+    def cancel(self) -> None:
+        """The reply came, or nobody waits for it any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        """Silent for long enough, out of time, or to be looked at again later."""
+        request_id, sent, until, silence = self._arguments
+        now = self._loop.time()
+        quiet_since = self._link.quiet_since(sent)
+        again = min(until, quiet_since + silence)
+        if again > now:
+            self._timer = self._loop.call_at(again, self._ring)
+        else:
+            self._link.expire(request_id, now >= quiet_since + silence or quiet_since <= sent)
+
+
 async def open_link(
-    core: Core, address: str, until: float, on_push: PushHandler, on_lost: Callable[[], None]
+    core: Core, step: Send, on_push: PushHandler, on_lost: Callable[[], None]
 ) -> Link:
     """Connect and greet, or raise LinkLost."""
     loop = asyncio.get_running_loop()
+    address, until = step.address, step.until
     host, port = parse_address(address)
     link = Link(address, on_push, on_lost)
     try:
-        async with asyncio.timeout_at(min(until, loop.time() + CONNECT_SECONDS_MAX)):
+        async with asyncio.timeout_at(min(until, loop.time() + step.connect)):
             await loop.create_connection(lambda: link, host, port)
     except TimeoutError:
         raise LinkLost(f"can't connect to {address}: no answer", False) from None
@@ -199,8 +244,7 @@ async def open_link(
         raise LinkLost(f"can't connect to {address}: {error}", False) from error
     try:
         for request in greeting(RELEASE):
-            packet_type, payload = v2.encode_request(request)
-            reply = await link.exchange(packet_type, payload, until)
+            packet_type, reply = await link.ask(request, until, step.silence)
             core.on_greeting(packet_type, reply, address)
     except BaseException as error:
         link.abort("the greeting failed")
@@ -218,25 +262,39 @@ class Links:
         self._links: dict[str, Link] = {}
         self._opening: dict[str, asyncio.Task[Link]] = {}
 
-    async def get(self, address: str, until: float) -> Link:
-        """The link to `address`, opened if need be, or LinkLost."""
+    async def get(self, step: Send) -> Link:
+        """The link to the step's address, opened if need be, or LinkLost."""
+        address = step.address
         link = self._links.get(address)
         if link is not None and link.is_open:
             return link
         opening = self._opening.get(address)
         if opening is None:
-            opening = asyncio.ensure_future(self._open(address, until))
+            opening = asyncio.ensure_future(self._open(step))
             self._opening[address] = opening
             opening.add_done_callback(lambda task: self._opened(address, task))
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(step.until):
                 return await asyncio.shield(opening)
         except TimeoutError:
             raise LinkLost(f"can't connect to {address}: no answer", False) from None
 
-    async def _open(self, address: str, until: float) -> Link:
-        link = await open_link(self._core, address, until, self._on_push(address), lambda: None)
-        self._links[address] = link
+    async def maybe_map(self, step: Send) -> Reply | None:
+        """The map of the step's address; None if it came with the greeting of a new link."""
+        is_new = not self.is_open(step.address)
+        link = await self.get(step)
+        if is_new:
+            return None
+        return (await link.ask(PartitionMap(), step.until, step.silence))[1]
+
+    def is_open(self, address: str) -> bool:
+        """Whether there is a link that can be used at once."""
+        link = self._links.get(address)
+        return link is not None and link.is_open
+
+    async def _open(self, step: Send) -> Link:
+        link = await open_link(self._core, step, self._on_push(step.address), lambda: None)
+        self._links[step.address] = link
         return link
 
     def _opened(self, address: str, task: asyncio.Task[Link]) -> None:
@@ -246,10 +304,7 @@ class Links:
 
     def _on_push(self, address: str) -> PushHandler:
         def take(frame: ResponseFrame) -> None:
-            if frame.status == PacketType.PARTITION_MAP_UPDATE:
-                push = v2.decode_push(frame.status, frame.payload)[1]
-                assert isinstance(push, PartitionMapReply)
-                self._core.router.learn(push.routes, address)
+            self._core.on_push(frame.status, frame.payload, address)
 
         return take
 

@@ -6,6 +6,9 @@ is not above it is dropped.
 
     link ─ push ─> inbox (buffer_size) ─> async for
 
+Any node will do, since positions are the same on all. A link whose node knows no
+leader, or does not answer when it was quiet for long, is left for another node.
+
 When the inbox is full the link stops reading, so alerts wait in the socket and
 then at the server. Nothing is dropped for a slow consumer; `dropped()` is kept
 for programs written for the published SDK and is always 0. What was received
@@ -19,9 +22,8 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
-from unimeter.client import chance
-from unimeter.client.core import Core, decode
-from unimeter.client.retry import RETRYABLE_CODES, TIMEOUT_SECONDS
+from unimeter.client.core import Core, Send, decode
+from unimeter.client.retry import PING_SECONDS, PONG_SECONDS, RETRYABLE_CODES, TIMEOUT_SECONDS
 from unimeter.client.streams import Link, LinkLost, open_link
 from unimeter.errors import ConnectionError, InvalidInputError, ServerError, UnimeterError
 from unimeter.types import AlertRecord
@@ -34,6 +36,7 @@ from unimeter.wire.messages import (
     AlertPushReply,
     ErrorReply,
     PacketType,
+    PartitionMap,
 )
 
 
@@ -51,6 +54,7 @@ class Subscription:
         self._received = request.after or 0  # position of the last alert put into the inbox
         self._position = self._received  # of the last one handed out
         self._address = ""
+        self._avoid = ""  # where the link was lost
         self._link: Link | None = None
         self._lost = asyncio.Event()
         self._news = asyncio.Event()  # an alert, an error or the end
@@ -125,31 +129,64 @@ class Subscription:
         """Connect again whenever the link is lost."""
         try:
             while True:
-                await self._lost.wait()
+                await self._watch()
+                self._left(self._address)
                 await self._connect()
         except UnimeterError as error:
             self._error = error
             self._news.set()
 
+    async def _watch(self) -> None:
+        """Return when the link is lost; end one whose node is silent or knows no leader."""
+        while not self._lost.is_set():
+            try:
+                async with asyncio.timeout(PING_SECONDS):
+                    await self._lost.wait()
+            except TimeoutError:
+                await self._is_it_there()
+
+    async def _is_it_there(self) -> None:
+        """Ask the node of a quiet link for its map. A full inbox is quiet by our own doing."""
+        link, now = self._link, asyncio.get_running_loop().time()
+        if link is None or not self._core.has_alternative():
+            return
+        if len(self._inbox) >= self._buffer_size or now - link.quiet_since(0.0) < PING_SECONDS:
+            return
+        try:
+            reply = (await link.ask(PartitionMap(), now + PONG_SECONDS, PONG_SECONDS))[1]
+            knows_leader = self._core.on_pong(reply, self._address)
+        except (LinkLost, ServerError):
+            knows_leader = False
+        if not knows_leader:
+            link.abort("it is silent or knows no leader")
+
+    def _left(self, address: str) -> None:
+        """Another node first, this time."""
+        self._core.router.failed(address, asyncio.get_running_loop().time())
+        self._avoid = address
+
     async def _connect(self) -> None:
         """Connect and enable, as often as it takes."""
+        loop = asyncio.get_running_loop()
         failures = 0
         while True:
+            now = loop.time()
+            step = self._core.stream_attempt(now, now + TIMEOUT_SECONDS, self._avoid)
             try:
-                await self._enable(self._core.router.address(0, failures))
+                await self._enable(step)
                 return
             except LinkLost:
                 failures += 1
-                await asyncio.sleep(self._core.backoff.pause(failures, chance.fraction))
+                self._left(step.address)
+                await asyncio.sleep(self._core.pause_after(failures))
 
-    async def _enable(self, address: str) -> None:
+    async def _enable(self, step: Send) -> None:
         """Ask for what follows the last alert received, on a new link."""
-        until = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
         self._lost.clear()
-        self._link = link = await open_link(self._core, address, until, self._take, self._lost.set)
-        self._address = address
+        self._address = step.address
+        self._link = link = await open_link(self._core, step, self._take, self._lost.set)
         packet_type, payload = v2.encode_request(self._request)
-        reply = await link.exchange(packet_type, payload, until)
+        reply = await link.exchange(packet_type, payload, step.until, step.silence)
         response = decode(packet_type, reply)[1]
         if isinstance(response, ErrorReply):
             link.abort("subscription refused")
@@ -158,6 +195,8 @@ class Subscription:
             raise exception_of(response)
         if not isinstance(response, AlertPushReply):
             raise ServerError(f"unexpected reply to a subscription: {response!r}")
+        self._core.router.answered(step.address)
+        self._avoid = ""
         if self._request.after is None:
             self._position = max(self._position, response.after)
         self._received = max(self._received, response.after)
@@ -166,6 +205,9 @@ class Subscription:
     def _take(self, frame: ResponseFrame) -> None:
         """A push arrived."""
         if frame.status != PacketType.ALERT_PUSH:
+            knows_leader = self._core.on_push(frame.status, frame.payload, self._address)
+            if not knows_leader and self._link is not None and self._core.has_alternative():
+                self._link.abort("it knows no leader")
             return
         push = v2.decode_push(frame.status, frame.payload)[1]
         assert isinstance(push, AlertPush)

@@ -111,6 +111,7 @@ class Surface(ABC):
     def __init__(self) -> None:
         self.metrics = Metrics(self)
         self.alerts = Alerts(self)
+        self.cluster = Cluster(self)
 
     @abstractmethod
     def _ask(self, request: Request, account: Account, timeout: float | None) -> _Answered:
@@ -207,11 +208,12 @@ class Surface(ABC):
         until: datetime,
         *,
         metric_code: str | None = None,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[EventRecord]:
         """Return every stored event of an account in ``[since, until)``, by offset."""
         return list(self.iter_events(account_id, since, until, metric_code=metric_code,
-                                     timeout=timeout))  # fmt: skip
+                                     linearizable=linearizable, timeout=timeout))  # fmt: skip
 
     def iter_events(
         self,
@@ -220,10 +222,11 @@ class Surface(ABC):
         until: datetime,
         *,
         metric_code: str | None = None,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> Iterator[EventRecord]:
         """Stream what `list_events` returns; `timeout` holds for each page."""
-        request = questions.events(account_id, since, until, metric_code)
+        request = questions.events(account_id, since, until, metric_code, linearizable)
         for page in self._pages(request, EventsListReply, account_id, timeout):
             yield from page.events
 
@@ -234,6 +237,7 @@ class Surface(ABC):
         *,
         metric_code: str | None = None,
         after: int = 0,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[AlertRecord]:
         """Return alerts in order: of one account or all, of one metric or all.
@@ -241,8 +245,15 @@ class Surface(ABC):
         `after` names the position of the last alert already seen;
         `since_offset` the lowest offset of a crossing event.
         """
-        return list(self.iter_alerts(account_id, since_offset, metric_code=metric_code,
-                                     after=after, timeout=timeout))  # fmt: skip
+        rows = self.iter_alerts(
+            account_id,
+            since_offset,
+            metric_code=metric_code,
+            after=after,
+            linearizable=linearizable,
+            timeout=timeout,
+        )
+        return list(rows)
 
     def iter_alerts(
         self,
@@ -251,24 +262,37 @@ class Surface(ABC):
         *,
         metric_code: str | None = None,
         after: int = 0,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> Iterator[AlertRecord]:
         """Stream what `list_alerts` returns; `timeout` holds for each page."""
-        request = questions.alerts(account_id, since_offset, metric_code, after)
+        request = questions.alerts(account_id, since_offset, metric_code, after, linearizable)
         for page in self._pages(request, AlertsListReply, account_id or 0, timeout):
             yield from questions.alert_records(page, self._address())
 
     def accounts(
-        self, metric_code: str, period: Period, *, timeout: float | None = None
+        self,
+        metric_code: str,
+        period: Period,
+        *,
+        linearizable: bool = False,
+        timeout: float | None = None,
     ) -> list[AccountTotal]:
         """Return every account of a metric with its total: the invoice run."""
-        return list(self.iter_accounts(metric_code, period, timeout=timeout))
+        return list(
+            self.iter_accounts(metric_code, period, linearizable=linearizable, timeout=timeout)
+        )
 
     def iter_accounts(
-        self, metric_code: str, period: Period, *, timeout: float | None = None
+        self,
+        metric_code: str,
+        period: Period,
+        *,
+        linearizable: bool = False,
+        timeout: float | None = None,
     ) -> Iterator[AccountTotal]:
         """Stream what `accounts` returns; `timeout` holds for each page."""
-        request = questions.accounts(metric_code, period)
+        request = questions.accounts(metric_code, period, linearizable)
         for page in self._pages(request, AccountsReply, 0, timeout):
             yield from page.accounts
 
@@ -296,10 +320,15 @@ class Surface(ABC):
         metric_code: str,
         at: datetime | None = None,
         *,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> list[int]:
         """Return who is a member of a COUNT_UNIQUE metric at a moment (default: now)."""
-        return list(self.iter_members(account_id, metric_code, at, timeout=timeout))
+        return list(
+            self.iter_members(
+                account_id, metric_code, at, linearizable=linearizable, timeout=timeout
+            )
+        )
 
     def iter_members(
         self,
@@ -307,16 +336,17 @@ class Surface(ABC):
         metric_code: str,
         at: datetime | None = None,
         *,
+        linearizable: bool = False,
         timeout: float | None = None,
     ) -> Iterator[int]:
         """Stream what `members` returns; `timeout` holds for each page."""
         at_ns = time.time_ns() if at is None else to_ns(at, "at")
-        request = questions.members(account_id, metric_code, at_ns)
+        request = questions.members(account_id, metric_code, at_ns, linearizable)
         for page in self._pages(request, MembersReply, account_id, timeout):
             yield from page.members
 
     def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
-        """Return what the node says about itself."""
+        """Return what a node says about itself and its cluster; the leader if one is known."""
         return self._get(ClusterStatus(), ClusterStatusReply, 0, timeout)[0]
 
     def _get(
@@ -367,17 +397,24 @@ class Metrics:
         """Delete a metric and its totals; its code is free afterwards."""
         self._surface._get(questions.metric_delete(code), Done, 0, timeout)
 
-    def get(self, code: str, *, timeout: float | None = None) -> MetricSchema:
+    def get(
+        self, code: str, *, linearizable: bool = False, timeout: float | None = None
+    ) -> MetricSchema:
         """Return one metric in full; `NotFoundError` if there is none."""
-        return questions.metric_named(self.iter(timeout=timeout), code)
+        return questions.metric_named(self.iter(linearizable=linearizable, timeout=timeout), code)
 
-    def list(self, *, timeout: float | None = None) -> list[MetricSchema]:
+    def list(
+        self, *, linearizable: bool = False, timeout: float | None = None
+    ) -> list[MetricSchema]:
         """Return every metric in full, in the order of creation."""
-        return [*self.iter(timeout=timeout)]
+        return [*self.iter(linearizable=linearizable, timeout=timeout)]
 
-    def iter(self, *, timeout: float | None = None) -> Iterator[MetricSchema]:
+    def iter(
+        self, *, linearizable: bool = False, timeout: float | None = None
+    ) -> Iterator[MetricSchema]:
         """Stream what `list` returns; `timeout` holds for each page."""
-        for page in self._surface._pages(MetricList(), MetricListReply, 0, timeout):
+        request = MetricList(linearizable=linearizable)
+        for page in self._surface._pages(request, MetricListReply, 0, timeout):
             yield from page.metrics
 
     def _put(self, schema: MetricSchema, mode: PutMode, timeout: float | None) -> None:
@@ -409,3 +446,22 @@ class Alerts:
         assert buffer_size >= 1, buffer_size
         request = questions.push(account_ids, metric_codes, since_offset, after)
         return self._surface._subscribe(request, timeout)
+
+
+class Cluster:
+    """Look at the nodes and move leadership. Reached as ``client.cluster``."""
+
+    def __init__(self, surface: Surface) -> None:
+        self._surface = surface
+
+    def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
+        """Return the cluster as its leader sees it; `nodes` has a `NodeStatus` for each."""
+        return self._surface.status(timeout=timeout)
+
+    def transfer_leader(self, node_id: int = 0, *, timeout: float | None = None) -> None:
+        """Hand leadership to a node, or to any that is up to date, and return when it leads.
+
+        For maintenance: clients go on without an error. `InvalidInputError` if there is
+        no such node.
+        """
+        self._surface._get(questions.transfer(node_id), Done, 0, timeout)

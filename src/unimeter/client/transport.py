@@ -4,22 +4,28 @@ Owns the socket and the request ids. An attempt that ends without a reply
 raises `AttemptError`, which says whether any byte of the request may have
 reached the server: only then is the request's outcome in doubt.
 
+A message that the server starts itself may come before any reply and while the
+connection is idle. It is handed to `on_push` when it is met; most are news about
+who leads.
+
 Small writes go out at once (TCP_NODELAY): a metering call is one small frame
 and waits for its reply, so there is nothing to gather.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import time
+from collections.abc import Callable
 
 from unimeter.client.core import Reply
+from unimeter.client.retry import CONNECT_SECONDS_MAX
 from unimeter.client.routing import parse_address
 from unimeter.wire import v2
 from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
 from unimeter.wire.messages import ProtocolError, Request
 
-CONNECT_SECONDS_MAX = 5.0  # a host that does not answer at all; then the next candidate
 READ_BYTES = 64 * 1024
 KEEPALIVE = (
     ("TCP_KEEPIDLE", 15),
@@ -27,6 +33,8 @@ KEEPALIVE = (
     ("TCP_KEEPCNT", 3),
 )  # seconds, seconds, count
 TIMEOUT_SLACK_SECONDS = 0.05  # how far a socket's timeout may be off before it is set anew
+
+PushHandler = Callable[[ResponseFrame], None]
 
 
 def set_options(connected: socket.socket) -> None:
@@ -50,13 +58,20 @@ class AttemptError(Exception):
 class Connection:
     """A socket to one node, with one request in flight at most."""
 
-    def __init__(self, address: str, until: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        until: float,
+        on_push: PushHandler | None = None,
+        connect_seconds: float = CONNECT_SECONDS_MAX,
+    ) -> None:
         """Connect, or raise AttemptError."""
         self.address = address
         self.used = time.monotonic()
+        self._on_push = on_push
         self._framer = ResponseFramer()
         self._request_id = 0
-        seconds = min(CONNECT_SECONDS_MAX, max(0.001, until - self.used))
+        seconds = min(connect_seconds, max(0.001, until - self.used))
         try:
             self._socket = socket.create_connection(parse_address(address), seconds)
             set_options(self._socket)
@@ -64,21 +79,27 @@ class Connection:
             raise AttemptError(f"can't connect to {address}: {error}", False) from error
         self._seconds = seconds
 
-    def ask(self, request: Request, until: float) -> tuple[int, Reply]:
-        """Send a request as it is, outside any call: a greeting."""
+    def ask(self, request: Request, until: float, silence: float = math.inf) -> tuple[int, Reply]:
+        """Send a request as it is, outside any call: a greeting, a map."""
         packet_type, payload = v2.encode_request(request)
-        return packet_type, self.exchange(packet_type, payload, until)
+        return packet_type, self.exchange(packet_type, payload, until, silence)
 
-    def exchange(self, packet_type: int, payload: bytes, until: float) -> Reply:
-        """Send a request and wait for its reply, or raise AttemptError."""
+    def exchange(
+        self, packet_type: int, payload: bytes, until: float, silence: float = math.inf
+    ) -> Reply:
+        """Send a request and wait for its reply, or raise AttemptError.
+
+        Waits until `until`, and no longer than `silence` seconds without a byte.
+        """
         was_sent = until > time.monotonic()
         try:
             request_id = self.send(packet_type, payload, until)
             while True:
-                received = self.receive(until)
+                received = self.receive(until, silence)
                 if received.request_id == request_id:
                     self.used = time.monotonic()
                     return Reply(received.status, received.payload)
+                self._take_push(received)
         except TimeoutError:
             raise AttemptError(f"no reply from {self.address} in time", was_sent) from None
         except (OSError, ProtocolError) as error:
@@ -93,10 +114,10 @@ class Connection:
         self._socket.sendall(frame)
         return request_id
 
-    def receive(self, until: float) -> ResponseFrame:
-        """Wait for the next frame, whatever it is. Raises OSError, or TimeoutError at `until`."""
+    def receive(self, until: float, silence: float = math.inf) -> ResponseFrame:
+        """Wait for the next frame, whatever it is. Raises OSError, or TimeoutError."""
         while (frame := self._framer.next_frame()) is None:
-            self._limit(until)
+            self._limit(min(until, time.monotonic() + silence))
             data = self._socket.recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("closed by the server")
@@ -106,18 +127,27 @@ class Connection:
     def is_alive(self) -> bool:
         """Whether the server has not closed the connection, as far as can be seen without asking.
 
-        Bytes that wait on an idle connection are a push nobody asked for, or the
-        end of the stream; either way the connection is not to be used again.
+        Takes the pushes that came while it was idle. A reply that nobody waits for
+        means that this connection is out of step: it is not to be used again.
         """
+        self._socket.settimeout(0)
+        self._seconds = 0.0
         try:
-            self._socket.settimeout(0)
-            self._seconds = 0.0
-            self._socket.recv(1, socket.MSG_PEEK)
+            while data := self._socket.recv(READ_BYTES):
+                self._framer.receive_data(data)
+                while (frame := self._framer.next_frame()) is not None:
+                    if not frame.is_push:
+                        return False
+                    self._take_push(frame)
         except BlockingIOError:
             return True
-        except OSError:
-            return False
+        except (OSError, ProtocolError):
+            pass
         return False
+
+    def _take_push(self, frame: ResponseFrame) -> None:
+        if frame.is_push and self._on_push is not None:
+            self._on_push(frame)
 
     def interrupt(self) -> None:
         """Wake up a thread that waits on this connection; it sees an OSError."""
