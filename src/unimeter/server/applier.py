@@ -20,11 +20,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 E = TypeVar("E")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A place in the queue that somebody waits for."""
+
+    done: threading.Event
 
 
 class Applier(Generic[E, R]):
@@ -37,7 +45,7 @@ class Applier(Generic[E, R]):
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._count, self._on_counted, self._on_error = count, on_counted, on_error
-        self._queue: SimpleQueue[Sequence[E]] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[E] | _Mark] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="unimeter-apply", daemon=True)
         self._thread.start()
 
@@ -46,17 +54,34 @@ class Applier(Generic[E, R]):
         assert entries, "an empty list means the end"
         self._queue.put(entries)
 
+    def wait(self) -> None:
+        """Return when everything that was put is counted."""
+        done = threading.Event()
+        self._queue.put(_Mark(done))
+        done.wait()
+
     def close(self) -> None:
         """Count what was put, then end the thread; returns when it has ended."""
         self._queue.put(())
         self._thread.join()
 
+    def _release_waiting(self) -> None:
+        """Nothing more is counted: let nobody wait for it."""
+        while not self._queue.empty():
+            entries = self._queue.get()
+            if isinstance(entries, _Mark):
+                entries.done.set()
+
     def _run(self) -> None:
         while entries := self._queue.get():
+            if isinstance(entries, _Mark):
+                entries.done.set()
+                continue
             for entry in entries:
                 try:
                     result = self._count(entry)
                 except BaseException as error:  # told to the host, which stops the process
                     self._on_error(error)
+                    self._release_waiting()
                     return
                 self._on_counted(entry, result)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from unimeter import limits
 from unimeter.errors import InvalidInputError
-from unimeter.raft.messages import MSG_SNAP, Entry, Message
+from unimeter.raft.messages import MSG_APP_RESP, MSG_SNAP, Entry, Message
 from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarded, Forwarder, StandInTransport
 from unimeter.server.hashes import Hashes
@@ -34,6 +34,7 @@ from unimeter.server.peers import Peers
 from unimeter.server.routes import rows_of
 from unimeter.server.standing import Standing
 from unimeter.server.transfers import Transfers
+from unimeter.storage.incoming import Incoming
 from unimeter.storage.layout import FORMAT_VERSION
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire.messages import (
@@ -72,7 +73,10 @@ class Cluster:
         """Bring node and clients together with the peers; then `start`."""
         self.loop, self.members, self.node, self.clients = loop, members, node, clients
         self.advertise, self.say = advertise, say
-        self.peers = Peers(loop, members.node_id, members.others, members.secret, self, say)
+        incoming = Incoming(node.opened.disk, node.opened.path)
+        self.peers = Peers(
+            loop, members.node_id, members.others, members.secret, self, say, incoming=incoming
+        )
         self.forwarder = Forwarder(self._forward)
         self.joining = Joining(members, node, say)
         self.standing = Standing(self)
@@ -96,7 +100,6 @@ class Cluster:
         """Leave the others."""
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        self.transfers.close()
         await self.peers.close()
 
     def _tick(self) -> None:
@@ -148,12 +151,12 @@ class Cluster:
         self.standing.heard_hello(hello)
         self.say_status()
         self.forwarder.link_up(hello.node_id)
+        self.transfers.link_up(hello.node_id)
         self.clients.map_changed()
 
     def on_down(self, node_id: int, is_gone: bool) -> None:
         """What was sent may be lost."""
         self.forwarder.link_lost(node_id)
-        self.transfers.link_lost(node_id)
         stand_in = self._stand_ins.pop(node_id, None)
         if stand_in is not None:
             stand_in.transport.close()
@@ -170,6 +173,8 @@ class Cluster:
     def on_message(self, message: Message) -> None:
         """A raft message."""
         if self.joining.may_hear(message):
+            if message.type is MSG_APP_RESP:
+                self.transfers.heard(message.sender)
             self.node.receive(message)
 
     def on_frame(self, sender: int, kind: int, payload: memoryview | bytes) -> None:
@@ -182,6 +187,12 @@ class Cluster:
             self.standing.heard(sender, bytes(payload))
         elif kind == HASH:
             self.hashes.heard(sender, bytes(payload))
+
+    def on_snapshot(self, message: Message, path: str) -> str:
+        """A peer's snapshot file, whole and checked."""
+        if not self.joining.may_hear(message):
+            return "this node does not take part yet"
+        return self.transfers.take(message, path)
 
     def on_failure(self, error: BaseException) -> None:
         """Our own mistake, or the disk's."""
@@ -342,4 +353,8 @@ class Cluster:
 
     def statistics(self) -> dict[str, int]:
         """Counters of links and forwarding."""
-        return {**self.peers.statistics(), **self.forwarder.statistics()}
+        return {
+            **self.peers.statistics(),
+            **self.forwarder.statistics(),
+            **self.transfers.statistics(),
+        }

@@ -344,10 +344,6 @@ class Connection(asyncio.BufferedProtocol):
         """Whether nobody is there any more to take a reply."""
         return self.transport.is_closing()
 
-    def hang_up(self) -> None:
-        """Close: a request of this client has an outcome that nobody here knows."""
-        self.transport.abort()
-
     def refuse(self, version: int, request_id: int, reply: ErrorReply) -> None:
         """Answer a request with a refusal."""
         self._error(version, request_id, reply)

@@ -16,8 +16,7 @@ It is sent again to the next leader where a second one can't count twice:
     v2 batch with a session        the session remembers the first
     v1 batch, every event timed    the content keys tell
     a metric created or deleted    the second changes nothing
-    anything else                  the client's connection is closed: the outcome is unknown,
-                                   and that is what a lost connection means to it
+    anything else                  the client is told that the outcome is unknown
 
 A leader that says "not I" has done nothing: the request is held again.
 
@@ -32,6 +31,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from unimeter.server.waiting import OUTCOME_UNKNOWN
 from unimeter.wire.framer import (
     REQUEST_HEADER_BYTES,
     RESPONSE_HEADER_BYTES,
@@ -160,7 +160,8 @@ class Forwarder:
         else:
             self._forget(link_id)
             self.given_up += 1
-            request.connection.hang_up()
+            reply = ErrorReply(ErrorCode.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+            request.connection.refuse(request.version, request.request_id, reply)
 
     def replies(self, payload: bytes | memoryview) -> None:
         """Hand the stand-in's response frames to their clients."""

@@ -53,7 +53,15 @@ from unimeter.server.reads import Reads
 from unimeter.server.replica import Replica
 from unimeter.server.statistics import Statistics
 from unimeter.server.upkeep import Upkeep
-from unimeter.server.waiting import NOT_LEADING, Committed, Counted, Done, Waiting, refuse
+from unimeter.server.waiting import (
+    NOT_LEADING,
+    OUTCOME_UNKNOWN,
+    Committed,
+    Counted,
+    Done,
+    Waiting,
+    refuse,
+)
 from unimeter.storage.disk import DiskFullError
 from unimeter.storage.recovery import Opened
 from unimeter.wire.failures import error_of
@@ -198,6 +206,20 @@ class Node:
             return
         self.request_turn()
 
+    def receive_snapshot(self, message: Message) -> None:
+        """Take a peer's snapshot, whole and restored; it is in effect when this returns.
+
+        Unless the log has gone on so far meanwhile that the core does not need it.
+        """
+        try:
+            if self._applier is not None:
+                self._applier.wait()  # the state that it works on is about to be replaced
+            self.replica.step(message)
+            self.replica.carry_out()
+            self.replica.flush()
+        except Exception as error:
+            self.fail(error)
+
     # --- the turn ----------------------------------------------------------------
 
     def turn(self) -> None:
@@ -282,6 +304,22 @@ class Node:
             offset = entries.next_offset_of(newest.body)
         self._next_offset = offset
         self._timestamp_ns = max(self.replica.timestamp_ns, self.machine.timestamp_ns)
+
+    def installed(self, machine: Machine) -> None:
+        """A peer's snapshot is this node's state now."""
+        with self.lock:
+            self.machine = machine
+        # Whether the snapshot includes what was proposed here, nobody can say any more.
+        unknown = ErrorReply(ErrorCode.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+        for index in [index for index in self._waiting if index <= machine.applied]:
+            entry = self._waiting.pop(index)
+            self.inflight_bytes -= len(entry.body)
+            if entry.done is not None:
+                entry.done(BackpressureError(OUTCOME_UNKNOWN, retry_after=0.05), 0)
+            else:
+                self._deliver_refusal(entry.routes, unknown)
+        self.upkeep.replaced()
+        self.reads.applied(machine.applied)
 
     def confirmed(self, context: bytes, index: int) -> None:
         """The quorum's word for the reads that wait for it."""

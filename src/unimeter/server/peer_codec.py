@@ -28,7 +28,7 @@ from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import Fault, PeerProtocolError
 
 _HEAD: Final = struct.Struct("<BBHIQQQQQQQQ")
-_ENTRY: Final = struct.Struct("<QQqIHxx")
+_ENTRY: Final = struct.Struct("<QQqIHH")
 _META: Final = struct.Struct("<QQH")
 _INDEX: Final = struct.Struct("<Q")
 HEAD_BYTES: Final = _HEAD.size
@@ -70,7 +70,7 @@ def encode_message(message: Message) -> list[Buffer]:
     if not entries:
         return [head]
     pack = _ENTRY.pack
-    heads = [pack(e.index, e.term, e.timestamp_ns, len(e.body), e.kind) for e in entries]
+    heads = [pack(e.index, e.term, e.timestamp_ns, len(e.body), e.kind, 0) for e in entries]
     return [head + b"".join(heads), *[e.body for e in entries]]
 
 
@@ -139,10 +139,10 @@ def _decode_entries(payload: memoryview, position: int, count: int, into: list[E
     size = len(payload)
     unpack, start = _ENTRY.unpack_from, position + count * ENTRY_HEAD_BYTES
     for at in range(position, start, ENTRY_HEAD_BYTES):
-        index, term, timestamp_ns, length, kind = unpack(payload, at)
+        index, term, timestamp_ns, length, kind, zero = unpack(payload, at)
         stop = start + length
-        if stop > size:
-            raise _malformed(f"{size} bytes and an entry that ends at byte {stop}")
+        if stop > size or zero:
+            raise _malformed(f"{size} bytes and an entry {index} that ends at byte {stop}")
         into.append(Entry(index, term, kind, timestamp_ns, bytes(payload[start:stop])))
         start = stop
     return start
@@ -185,7 +185,7 @@ def encode_fetched(entry: Entry | None) -> list[Buffer]:
     """The payload of FETCHED: an entry, or nothing where the peer has none to give."""
     if entry is None:
         return []
-    head = _ENTRY.pack(entry.index, entry.term, entry.timestamp_ns, len(entry.body), entry.kind)
+    head = _ENTRY.pack(entry.index, entry.term, entry.timestamp_ns, len(entry.body), entry.kind, 0)
     return [head, entry.body]
 
 

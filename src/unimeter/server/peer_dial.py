@@ -60,7 +60,7 @@ class Dialler:
                 was_lost = False
                 await self._pause(can_wake=True)
                 continue
-            await link.ended
+            await asyncio.shield(link.ended)  # others wait for it too
             was_lost = self._is_worth_another(link)
             if not was_lost:
                 await self._pause(can_wake=False)

@@ -37,6 +37,7 @@ from typing import Any, Protocol
 
 from unimeter import limits
 from unimeter.engine.entries import EVENTS
+from unimeter.engine.machine import Machine
 from unimeter.errors import DiskFullError, FatalStorageError
 from unimeter.raft.config import Config as RaftConfig
 from unimeter.raft.messages import (
@@ -78,6 +79,9 @@ class Owner(Protocol):
 
     def role_changed(self, lead: int, role: Role, term: int) -> None:
         """Another leader is known, or none, or this node's own part has changed."""
+
+    def installed(self, machine: Machine) -> None:
+        """A peer's snapshot is in effect: this is the state now."""
 
     def send(self, message: Message) -> None:
         """Bring a message to the peer it is for; it may get lost."""
@@ -312,7 +316,7 @@ class Replica:
             self._sync_now()
         self._to_stage.clear()
         self._release(self.wal.synced_index)
-        self.log.install(message.snapshot)
+        self.owner.installed(self.log.install(message.snapshot))
         self._last_given = self.wal.last_index
         self._pending = deque((min(at, self._last_given), held) for at, held in self._pending)
 

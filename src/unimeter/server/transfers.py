@@ -1,17 +1,47 @@
 """Snapshots on their way to a follower whose entries the leader's log no longer has.
 
 Owns the bridge between the core, which says *send a snapshot* and *a snapshot came*, and
-the transfer of the file (`peer_snapshots`).
+the transfer of the file (`peer_snapshots`), which survives lost links and restarts.
+
+    leader    core: MsgSnap ──> file ══chunks══> taken ──> (the follower's own answer)
+                                     ╰─ refused, given up ──> core: it failed, probe again
+    follower  file is whole ──> restored in a thread ──> core: MsgSnap ──> log, state
+
+That the file arrived is not told to the leader's core: the follower's state is the file's
+only once it is restored and in effect, and then its answer to MsgSnap says so. A follower
+that connects again without having answered is probed anew.
+
+Refuses to choose a snapshot: it is the newest in effect, which the core was given.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unimeter.raft.messages import Message
+from unimeter.errors import DataError
+from unimeter.raft.messages import Message, Snapshot
+from unimeter.server.hosts import run
+from unimeter.storage.disk import File
+from unimeter.storage.install import Received
 
 if TYPE_CHECKING:
     from unimeter.server.cluster import Cluster
+
+
+class StoredSnapshot:
+    """A snapshot file of this node, open for a transfer."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self.size = file.size()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file."""
+        return self._file.read(offset, length)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
 
 
 class Transfers:
@@ -19,13 +49,89 @@ class Transfers:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._unanswered: set[int] = set()  # have the file, and the core has not heard from them
+        self._restoring: Message | None = None
+        self.sent = self.installed = self.failed = 0
+
+    # --- out ---------------------------------------------------------------------
 
     def begin(self, message: Message) -> None:
         """The core wants a follower to have the newest snapshot."""
-        self.cluster.node.replica.raft.report_snapshot(message.to, False)
+        assert message.snapshot is not None
+        to, index = message.to, message.snapshot.meta.index
+        try:
+            path = message.snapshot.data
+            assert isinstance(path, str), "the log's own snapshots are files"
+            reader = StoredSnapshot(self.cluster.node.opened.disk.open(path))
+        except (OSError, DataError) as error:
+            self.cluster.say(f"snapshot {index} for node {to} can't be read: {error}")
+            self._report_failed(to)
+            return
 
-    def link_lost(self, node_id: int) -> None:
-        """The link to a node is lost."""
+        def done(reason: str) -> None:
+            reader.close()
+            if reason:
+                self.cluster.say(f"node {to} did not take snapshot {index}: {reason}")
+                self.failed += 1
+                self._report_failed(to)
+            else:
+                self.sent += 1
+                self._unanswered.add(to)
 
-    def close(self) -> None:
-        """Give up what is under way."""
+        self.cluster.say(f"sending snapshot {index} to node {to} ({reader.size:,} bytes)")
+        self.cluster.peers.send_snapshot(message, reader, done)
+
+    def _report_failed(self, node_id: int) -> None:
+        self._unanswered.discard(node_id)
+        self.cluster.node.replica.raft.report_snapshot(node_id, False)
+        self.cluster.node.request_turn()
+
+    def link_up(self, node_id: int) -> None:
+        """A node that had the file and connects again may have lost it before using it."""
+        if node_id in self._unanswered:
+            self._report_failed(node_id)
+
+    def heard(self, node_id: int) -> None:
+        """The core heard from a node that has the file."""
+        self._unanswered.discard(node_id)
+
+    # --- in ----------------------------------------------------------------------
+
+    def take(self, message: Message, path: str) -> str:
+        """A whole file is here: restore it aside, then let the core decide; "" = taken."""
+        assert message.snapshot is not None
+        if self._restoring is not None:
+            return "another snapshot is being restored"
+        self._restoring = message
+        cluster = self.cluster
+        opened = cluster.node.opened
+        work = cluster.loop.run_in_executor(None, run, lambda: opened.restore_snapshot(path))
+        work.add_done_callback(lambda future: self._restored(message, path, future.result()))
+        return ""
+
+    def _restored(self, message: Message, path: str, received: Received | Exception) -> None:
+        self._restoring = None
+        node = self.cluster.node
+        if node.failure is not None:
+            return
+        assert message.snapshot is not None
+        if isinstance(received, Exception):
+            self.cluster.say(f"a snapshot that came can't be used: {received}")
+            node.opened.disk.remove(path)
+            return
+        message.snapshot = Snapshot(message.snapshot.meta, received)
+        index = received.head.index
+        node.receive_snapshot(message)
+        if node.opened.disk.exists(path):
+            node.opened.disk.remove(path)  # the core did not need it any more
+        else:
+            self.installed += 1
+            self.cluster.say(f"took over the state at entry {index} from node {message.sender}")
+
+    def statistics(self) -> dict[str, int]:
+        """Snapshots sent, installed, failed since the start."""
+        return {
+            "snapshots_sent": self.sent,
+            "snapshots_installed": self.installed,
+            "snapshots_not_taken": self.failed,
+        }

@@ -128,6 +128,10 @@ class Upkeep:
 
     # --- snapshots ---------------------------------------------------------------
 
+    def replaced(self) -> None:
+        """The state came as a snapshot: what was in the log before counts no more."""
+        self._snapshot_bytes += self.log_bytes_since_snapshot
+
     @property
     def log_bytes_since_snapshot(self) -> int:
         """How much a restart would have to replay."""

@@ -26,6 +26,11 @@ from unimeter.wire.messages import ErrorReply, PacketType
 
 NOT_LEADING = "another node leads, or none does yet; nothing of this was stored, send it again"
 
+OUTCOME_UNKNOWN = (
+    "the leader was lost while this was on its way; it may or may not be stored. Under the same "
+    "session and sequence, or with ids, it can be sent again safely"
+)
+
 Counted = tuple[Applied, list[tuple[int, bytes]]]
 """What became of an entry, and its replies."""
 
