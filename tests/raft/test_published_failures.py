@@ -98,6 +98,34 @@ def test_request_for_votes_leaves_after_the_candidates_log_is_durable() -> None:
     assert host.disk.last_index() == 2
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at-once", "after-the-sync"])
+def test_votes_given_to_entries_that_were_never_durable(waits: bool) -> None:
+    """The whole course of it, and that nothing else prevents it."""
+    group = Group(3, async_storage_writes=True, votes_wait_for_sync=waits)
+    group.elect(1)
+    group[2].stalled = True
+    group.propose(1, "x")
+    group.settle()
+    assert group[1].raw.commit == 2, "on the disks of nodes 1 and 3"
+    group.isolate(1)
+    group[2].raw.campaign()
+    group.settle(2)
+    request = group.take(T.MSG_VOTE, 3)
+    assert bool(request) is not waits
+    group.restart(2)
+    assert (group[2].raw.last_index, group[2].raw.term) == (1, 1)
+    for message in request:  # node 3 votes for an entry 2 that node 2 has lost
+        group[3].raw.step(message)
+    group[2].raw.campaign()
+    if waits:
+        group.settle()
+        assert group.leaders() == [1]
+    else:
+        with pytest.raises(AssertionError, match="would replace a committed one"):
+            group.settle()
+        assert group.leaders() == [1, 2], "node 2 leads without entry 2"
+
+
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["in-turn", "asynchronous"])
 def test_acknowledgement_before_the_sync(asynchronous: bool) -> None:
     host = follower(1, term=1, async_storage_writes=asynchronous)

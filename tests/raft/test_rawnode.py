@@ -325,3 +325,19 @@ def test_names_are_those_of_etcd() -> None:
         "MsgStorageApplyResp",
     ]
     assert str(Role.PRE_CANDIDATE) == "StatePreCandidate"
+
+
+def test_term_of_the_log_counts_when_its_hard_state_was_not_written() -> None:
+    host = stored(1, (1, 2, 3), entries(1, 4), HardState(1, 2, 1))
+    assert host.raw.term == 4
+    host.raw.step(Message(T.MSG_VOTE, 1, 3, 4, 4, 2))
+    assert host.raw.ready().hard_state == HardState(4, 3, 1)
+
+
+def test_node_that_was_never_in_a_term_refuses_by_silence() -> None:
+    host = stored(1, (), [], HardState())
+    host.disk.apply_snapshot(Snapshot(SnapshotMeta(5, 1, (1, 2, 3)), []))
+    started = type(host)(host.config, host.disk)
+    assert started.raw.term == 0
+    started.raw.step(Message(T.MSG_PRE_VOTE, 1, 2, 1, 0, 0))
+    assert started.handle_ready() == []

@@ -111,6 +111,7 @@ def _handle_append(core: Core, message: Message) -> None:
     log = core.log
     if message.index < log.committed:
         # Old news; what is committed is equal in any case.
+        log.check_committed(message.entries)
         answer = Message(MSG_APP_RESP, message.sender, core.id, index=log.committed)
     else:
         last = log.maybe_append(message.index, message.log_term, message.commit, message.entries)

@@ -198,6 +198,21 @@ class RaftLog:
                 return at
         return len(entries)
 
+    def check_committed(self, entries: Sequence[Entry]) -> None:
+        """Assert that a leader's entries are the ones that are committed here.
+
+        They are, if its election was right (leader completeness, §5.4.3). If it was not, this
+        is the last place where that can be seen before two nodes apply different entries.
+        """
+        for entry in entries:
+            if entry.index > self.committed:
+                return
+            known = self.term_or_zero(entry.index)  # 0: compacted
+            assert known in (0, entry.term), (
+                f"entry {entry.index} of term {entry.term} would replace a committed one "
+                f"of term {known}"
+            )
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Put entries at their indexes; a committed one is never replaced."""
         first, last = entries[0], entries[-1]
