@@ -15,6 +15,7 @@
     ├── ServerError                 the server failed or refused without a better name
     └── DataError                   storage refused to open or read
         ├── CorruptionError         file, offset, expected, found
+        │   └── RottenEntryError    one entry of the log; a peer's copy can repair it
         ├── WrongDirectoryError     other node, cluster or format version
         ├── DirectoryInUseError     another process owns the directory
         └── FatalStorageError       the disk failed while running: the process must stop
@@ -129,6 +130,27 @@ class CorruptionError(DataError):
         )
         self.path, self.offset, self.expected, self.found = path, offset, expected, found
         self.advice = advice
+
+
+class RottenEntryError(CorruptionError):
+    """An entry of the log was stored, acknowledged, and damaged later.
+
+    `index` says which; `path` and `position` where it begins. Another node has it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        offset: int,
+        expected: object,
+        found: object,
+        advice: str,
+        *,
+        index: int,
+        position: int,
+    ) -> None:
+        super().__init__(path, offset, expected, found, advice)
+        self.index, self.position = index, position
 
 
 class WrongDirectoryError(DataError):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from unimeter.errors import CorruptionError
 from unimeter.storage import tail
 from unimeter.storage.disk import Disk
 from unimeter.storage.segments import RESTORE_ADVICE, Entry, Segment, Walk
@@ -115,13 +114,6 @@ class StoredSegments:
             if after is not None:
                 tail.check_sealed(segment.path, walk, after.head)
             elif walk.next_index <= last:
-                damage = walk.damage
-                raise CorruptionError(
-                    segment.path,
-                    damage.offset if damage else walk.position,
-                    damage.expected if damage else f"entry {walk.next_index}",
-                    damage.found if damage else "zeros",
-                    RESTORE_ADVICE,
-                )
+                raise tail.rotten(segment.path, walk, RESTORE_ADVICE)
         finally:
             file.close()

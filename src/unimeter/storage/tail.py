@@ -28,7 +28,7 @@ old entry into the silent loss of everything after it.
 
 from __future__ import annotations
 
-from unimeter.errors import CorruptionError
+from unimeter.errors import CorruptionError, RottenEntryError
 from unimeter.storage import layout
 from unimeter.storage.disk import SECTOR_BYTES, ZEROS, File
 from unimeter.storage.layout import SegmentHead
@@ -68,14 +68,8 @@ def check_sealed(path: str, walk: Walk, after: SegmentHead) -> None:
     nothing to judge: whatever is missing is rot.
     """
     if walk.next_index != after.first_index or walk.damage is not None:
-        damage = walk.damage
-        raise CorruptionError(
-            path,
-            damage.offset if damage else walk.position,
-            damage.expected if damage else f"entry {walk.next_index}",
-            damage.found if damage else "zeros",
-            f"Entry {after.first_index} in the next segment was written after it. {RESTORE_ADVICE}",
-        )
+        advice = f"Entry {after.first_index} in the next segment was written after it."
+        raise rotten(path, walk, f"{advice} {RESTORE_ADVICE}")
     if walk.parent_crc is not None and walk.parent_crc != after.parent_crc:
         raise CorruptionError(
             path,
@@ -117,15 +111,28 @@ def first_not_blank(file: File, position: int, limit: int) -> int:
     return -1
 
 
-def rot(file: File, walk: Walk, reason: str) -> CorruptionError:
+def rot(file: File, walk: Walk, reason: str) -> RottenEntryError:
     """The refusal of what the walk met, and why."""
+    reason = reason if reason.endswith(".") else f"{reason}. {RESTORE_ADVICE}"
+    return rotten(file.path, walk, f"It is not the torn end of a crash: {reason}")
+
+
+def rotten(path: str, walk: Walk, advice: str) -> RottenEntryError:
+    """What the walk met in the place of the entry that should follow."""
     damage = walk.damage
     if damage is None:
         expected, found, offset = f"entry {walk.next_index}", "zeros", walk.position
     else:
         expected, found, offset = damage.expected, damage.found, damage.offset
-    advice = f"It is not the torn end of a crash: {reason}. {RESTORE_ADVICE}"
-    return CorruptionError(file.path, offset, expected, found, advice)
+    return RottenEntryError(
+        path,
+        offset,
+        expected,
+        found,
+        advice,
+        index=walk.next_index,
+        position=walk.position,
+    )
 
 
 def _later_witness(file: File, walk: Walk) -> int | None:

@@ -41,6 +41,7 @@ from unimeter.storage import layout, tail
 from unimeter.storage.active import ActiveSegment, count_that_fits
 from unimeter.storage.disk import Disk, DiskFullError, FatalStorageError
 from unimeter.storage.layout import SEGMENT_HEADER_BYTES, Identity, SegmentHead, Witnessed
+from unimeter.storage.repair import repair_in, segment_of
 from unimeter.storage.segments import (
     RESTORE_ADVICE,
     Entry,
@@ -521,6 +522,27 @@ class Wal:
                 self._terms = Terms()
                 self._terms.note(base.index, base.term)
                 self._go_on_after_active(base.index)
+
+    def repair(self, entry: Entry) -> None:
+        """Put a peer's committed entry where a damaged one lies; see `repair.repair_entry`.
+
+        Nothing is written meanwhile. Any thread.
+        """
+        with self._sync_lock:
+            assert self.first_index <= entry.index <= self.synced_index
+            segments = self._stored.all
+            at = segment_of(segments, entry.index)
+            is_active = at + 1 == len(segments)
+            assert self._active is not None
+            file = self._active.file
+            if not is_active:
+                file = self._disk.open(segments[at].path, write=True)
+            try:
+                after = None if is_active else segments[at + 1].head
+                repair_in(file, segments[at], after, entry, self._commit)
+            finally:
+                if not is_active:
+                    file.close()
 
     def truncate_after(self, index: int) -> None:
         """Remove every entry above `index`, durably (for replication).
