@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.client.fake_server import FakeServer
+from tests.client.fake_server import FakeCluster, FakeServer
 
 
 @pytest.fixture
@@ -13,3 +13,10 @@ def fake() -> Iterator[FakeServer]:
     with FakeServer() as server:
         yield server
     assert server.memory.broken == []
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster() as nodes:
+        yield nodes
+    assert nodes.memory.broken == []

@@ -27,6 +27,7 @@ from typing import Any
 
 from unimeter.types import PARTITION_COUNT, AggValue, Direction, MetricSchema, Outcome
 from unimeter.wire import v2
+from unimeter.wire.failures import status_of
 from unimeter.wire.framer import parse_request_header, push_frame, response_frame
 from unimeter.wire.messages import (
     AlertPush,
@@ -50,11 +51,13 @@ from unimeter.wire.messages import (
     MetricList,
     MetricListReply,
     MetricPut,
+    NodeRole,
+    NodeStatus,
     PacketType,
     PartitionMap,
     PartitionMapReply,
     PartitionRoute,
-    Status,
+    TransferLeader,
     UsageQuery,
     UsageRealtime,
     UsageReply,
@@ -83,6 +86,7 @@ class Memory:
     hold: threading.Event | None = None  # ingests wait for it
     batch_max: int = 8192
     push_times: int = 1  # 2: a server that repeats itself
+    lock: threading.Condition = field(default_factory=threading.Condition)
 
 
 class FakeServer:
@@ -90,7 +94,14 @@ class FakeServer:
 
     def __init__(self, memory: Memory | None = None, port: int = 0) -> None:
         self.memory = memory or Memory()
-        self.lock = threading.Condition()
+        self.lock = self.memory.lock
+        self.leader: str | None = None  # whom this node names; None: a name nobody can resolve
+        self.members: list[str] = []  # of its cluster
+        self.knows_leader = True  # if not, batches and changes are answered NOT_LEADER
+        self.thawed = threading.Event()  # cleared: like a stopped process, all is silence
+        self.thawed.set()
+        self.map_askers: list[socket.socket] = []
+        self.seen: list[object] = []  # requests that came to this node
         self.connections: list[socket.socket] = []
         self.subscribers: list[tuple[socket.socket, AlertPushEnable]] = []
         self.accepted = 0
@@ -117,6 +128,7 @@ class FakeServer:
         except OSError:
             pass
         self._listener.close()
+        self.thawed.set()
         self.drop_connections()
         self._thread.join()
 
@@ -124,6 +136,7 @@ class FakeServer:
         with self.lock:
             connections, self.connections = self.connections, []
             self.subscribers = []
+            self.map_askers = []
         for connection in connections:
             _shut(connection)
 
@@ -148,6 +161,19 @@ class FakeServer:
             for connection, request in list(self.subscribers):
                 self._push(connection, request, row)
         return row
+
+    def push_map(self) -> None:
+        """Tell everyone who asked for the map what it is now."""
+        kind, payload = v2.encode_push(self._map(), self.memory.position)
+        with self.lock:
+            for connection in list(self.map_askers):
+                _send_all(connection, push_frame(2, kind, payload))
+
+    def _map(self) -> PartitionMapReply:
+        if self.leader is None:
+            return PartitionMapReply([PartitionRoute("node.invalid:7001")] * PARTITION_COUNT)
+        leader = self.leader if self.knows_leader else ""
+        return PartitionMapReply([PartitionRoute(leader, self.members)] * PARTITION_COUNT)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         """Wait until something was seen by the server."""
@@ -196,6 +222,7 @@ class FakeServer:
     def _handle(
         self, connection: socket.socket, kind: int, request_id: int, payload: bytes
     ) -> None:
+        self.thawed.wait()
         request = v2.decode_request(kind, payload)
         fault = self._note(kind, request)
         if isinstance(fault, ErrorReply):
@@ -222,6 +249,7 @@ class FakeServer:
     def _note(self, kind: int, request: object) -> object:
         with self.lock:
             self.memory.requests.append((kind, request))
+            self.seen.append(request)
             if isinstance(request, Ingest):
                 session = (request.session_hi, request.session_lo)
                 going = self._in_flight.setdefault(session, set())
@@ -231,18 +259,16 @@ class FakeServer:
             self.lock.notify_all()
             if isinstance(request, Hello | PartitionMap):
                 return None
+            if not self.knows_leader and isinstance(request, Ingest | MetricPut | MetricDelete):
+                return ErrorReply(ErrorCode.NOT_LEADER, "no leader is known", 20)
             faults = self.memory.faults if isinstance(request, Ingest) else self.memory.read_faults
             return faults.pop(0) if faults else None
 
     def _send(self, connection: socket.socket, kind: int, request_id: int, response: Any) -> None:
-        status = Status.ERROR if isinstance(response, ErrorReply) else Status.OK
-        if isinstance(response, ErrorReply) and response.code == ErrorCode.BACKPRESSURE:
-            status = Status.BACKPRESSURE
         payload = v2.encode_response(kind, response, self.memory.position)
-        try:
-            connection.sendall(response_frame(2, status, request_id, payload))
-        except OSError:
-            pass
+        _send_all(connection, response_frame(2, status_of(response), request_id, payload))
+        if isinstance(response, PartitionMapReply) and connection not in self.map_askers:
+            self.map_askers.append(connection)
 
     # --- answers -------------------------------------------------------------
 
@@ -254,7 +280,7 @@ class FakeServer:
             case Hello():
                 return HelloReply(2, 1, memory.cluster_id, events_per_batch_max=memory.batch_max)
             case PartitionMap():
-                return PartitionMapReply([PartitionRoute("node.invalid:7001")] * PARTITION_COUNT)
+                return self._map()
             case MetricPut(schema=schema, mode=mode):
                 if mode == 1 and schema.code in memory.metrics:
                     return ErrorReply(ErrorCode.ALREADY_EXISTS, f"metric {schema.code} exists")
@@ -284,7 +310,17 @@ class FakeServer:
             case AlertPushEnable(after=after):
                 return AlertPushReply(len(memory.alerts) if after is None else after)
             case ClusterStatus():
-                return ClusterStatusReply(1, 1, 0, 0, 0, 0)
+                nodes = [
+                    NodeStatus(
+                        number + 1,
+                        address,
+                        role=NodeRole.LEADER if address == self.leader else NodeRole.FOLLOWER,
+                    )
+                    for number, address in enumerate(self.members)
+                ]
+                return ClusterStatusReply(1, 1, 0, 0, 0, 0, nodes=nodes)
+            case TransferLeader():
+                return Done()
         return ErrorReply(ErrorCode.UNSUPPORTED, f"{request!r}")
 
     def _next(self, start: int, rows: list[Any]) -> bytes:
@@ -338,10 +374,59 @@ class FakeServer:
         if request.accounts and row.account not in request.accounts:
             return
         kind, payload = v2.encode_push(AlertPush(row, 1), self.memory.position)
-        try:
-            connection.sendall(push_frame(2, kind, payload) * self.memory.push_times)
-        except OSError:
-            pass
+        _send_all(connection, push_frame(2, kind, payload) * self.memory.push_times)
+
+
+class FakeCluster:
+    """Nodes that share one memory, as replicas share a log; use it in a `with`."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.memory = Memory()
+        self.nodes = [FakeServer(self.memory) for _ in range(count)]
+        self.addresses = [node.address for node in self.nodes]
+        for node in self.nodes:
+            node.members = self.addresses
+        self.lead(self.nodes[0])
+
+    def __enter__(self) -> FakeCluster:
+        for node in self.nodes:
+            node.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def lead(self, leader: FakeServer, *, push: bool = False) -> None:
+        """From now on every node that is up names this one."""
+        with self.memory.lock:
+            for node in self.nodes:
+                node.leader, node.knows_leader = leader.address, True
+        if push:
+            for node in self.nodes:
+                node.push_map()
+
+    def forget_leader(self, *, push: bool = False) -> None:
+        """An election begins: nobody knows a leader."""
+        with self.memory.lock:
+            for node in self.nodes:
+                node.knows_leader = False
+        if push:
+            for node in self.nodes:
+                node.push_map()
+
+    def kill(self, node: FakeServer, successor: FakeServer) -> None:
+        """One node dies; the others follow another."""
+        self.lead(successor)
+        threading.Thread(target=node.stop, daemon=True).start()
+        node.drop_connections()
+
+
+def _send_all(connection: socket.socket, frame: bytes) -> None:
+    try:
+        connection.sendall(frame)
+    except OSError:
+        pass
 
 
 def _shut(connection: socket.socket) -> None:
