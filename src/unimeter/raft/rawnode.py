@@ -214,34 +214,43 @@ class RawNode:
         return (
             unstable.has_next_entries()
             or log.has_next_committed(not self._async_writes)
-            or unstable.next_snapshot() is not None
-            or core.soft_state() != self._seen_soft
-            or core.hard_state() != self._seen_hard
+            or (unstable.snapshot is not None and not unstable.snapshot_in_progress)
+            or self._hard_changed()
+            or self._soft_changed()
         )
+
+    # Compared field by field: the hot path asks far more often than there is news.
+
+    def _hard_changed(self) -> bool:
+        core, seen = self._core, self._seen_hard
+        return core.log.committed != seen.commit or core.term != seen.term or core.vote != seen.vote
+
+    def _soft_changed(self) -> bool:
+        core, seen = self._core, self._seen_soft
+        return core.role is not seen.role or core.lead != seen.lead
 
     def ready(self) -> Ready:
         """Hand out what the host has to do; nothing of it is handed out again."""
         assert self._async_writes or not self._on_advance, "ready() again without advance()"
         core = self._core
         log = core.log
-        hard, soft = core.hard_state(), core.soft_state()
         entries = log.unstable.next_entries()
         seen = self._seen_hard
         ready = Ready(
-            soft_state=None if soft == self._seen_soft else soft,
-            hard_state=None if hard == seen else hard,
+            soft_state=core.soft_state() if self._soft_changed() else None,
+            hard_state=core.hard_state() if self._hard_changed() else None,
             read_states=core.read_states,
             entries=entries,
             snapshot=log.unstable.next_snapshot(),
             committed_entries=log.next_committed(not self._async_writes),
             messages=core.messages,
-            must_sync=bool(entries) or hard.term != seen.term or hard.vote != seen.vote,
+            must_sync=bool(entries) or core.term != seen.term or core.vote != seen.vote,
         )
         if self._async_writes:
             self._add_storage_messages(ready)
         else:
             self._prepare_advance(ready)
-        self._accept(ready, hard, soft)
+        self._accept(ready)
         return ready
 
     def _add_storage_messages(self, ready: Ready) -> None:
@@ -264,9 +273,10 @@ class RawNode:
         if ready.committed_entries:
             own.append(storage_apply_response(core, ready.committed_entries))
 
-    def _accept(self, ready: Ready, hard: HardState, soft: SoftState) -> None:
+    def _accept(self, ready: Ready) -> None:
         core = self._core
-        self._seen_hard, self._seen_soft = hard, soft
+        self._seen_hard = ready.hard_state or self._seen_hard
+        self._seen_soft = ready.soft_state or self._seen_soft
         core.messages = []
         core.after_append = []
         if core.read_states:
