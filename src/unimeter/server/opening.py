@@ -11,20 +11,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from unimeter import limits
-from unimeter.errors import CorruptionError, DataError, WrongDirectoryError
+from unimeter.errors import DataError, RottenEntryError, WrongDirectoryError
 from unimeter.server.config import Config
 from unimeter.server.hosts import Host
 from unimeter.server.members import Members, members_of
 from unimeter.server.node import Node
+from unimeter.server.peer_fetch import fetch_entry
 from unimeter.server.upkeep import volume_bytes
 from unimeter.storage.disk import Disk, OsDisk
 from unimeter.storage.layout import FORMAT_VERSION, Identity
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.reading import find_superblock
 from unimeter.storage.recovery import Opened, open_directory
+from unimeter.storage.repair import repair_entry
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.superblock import Membership
 from unimeter.storage.wal import WalLimits
@@ -129,9 +130,7 @@ def open_member(
                 progress=progress,
             )
             break
-        except CorruptionError as error:
-            if not hasattr(error, "index"):
-                raise
+        except RottenEntryError as error:
             mend(disk, path, members, error, say)
     else:
         raise DataError(
@@ -150,13 +149,13 @@ def open_member(
     return opened
 
 
-def mend(disk: Disk, path: str, members: Members, error: Any, say: Callable[[str], None]) -> None:
+def mend(
+    disk: Disk, path: str, members: Members, error: RottenEntryError, say: Callable[[str], None]
+) -> None:
     """Take the entry from a peer and put it where the damage is; raises `error` if none has it."""
-    from unimeter.server.peer_fetch import fetch_entry
-    from unimeter.storage.repair import repair_entry
-
     say(f"{error}; asking the other nodes for entry {error.index}")
-    entry = fetch_entry(members.others, members.secret, hello_of(disk, path, members), error.index)
+    hello = hello_of(disk, path, members)
+    entry = fetch_entry(members.others, members.secret, hello, error.index, say=say)
     if entry is None:
         raise error
     identity = Identity(members.cluster_id, members.node_id)
