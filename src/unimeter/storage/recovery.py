@@ -49,7 +49,14 @@ from unimeter.storage.snapshots import (
     remove_unfinished,
     set_aside,
 )
-from unimeter.storage.superblock import Membership, Superblock, SuperblockFile, check_owner
+from unimeter.storage.superblock import (
+    RECOVERED,
+    Membership,
+    Superblock,
+    SuperblockFile,
+    check_owner,
+    read_superblock,
+)
 from unimeter.storage.wal import LogBase, Wal, WalLimits
 
 Progress = Callable[[int, int, int], None]
@@ -192,6 +199,57 @@ def open_directory(
 # --- making ------------------------------------------------------------------------
 
 
+def make_recovering(
+    disk: Disk,
+    path: str,
+    identity: Identity,
+    genesis_key: bytes,
+    *,
+    bounds: WalLimits | None = None,
+    entropy: Callable[[int], bytes] = os.urandom,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Superblock:
+    """Make a new directory for a node of a cluster whose old one is lost; return what it says.
+
+    It has a new incarnation and is marked as recovering: what its former self voted is
+    not known any more. Raises WrongDirectoryError, with nothing changed, where there
+    is data already, of this node or anyone's.
+    """
+    _refuse_data(disk, path)
+    opened = open_directory(
+        disk,
+        path,
+        cluster_id=identity.cluster_id,
+        node_id=identity.node_id,
+        genesis_key=genesis_key,
+        membership=Membership.RECOVERING,
+        sole_voter=False,
+        bounds=bounds,
+        entropy=entropy,
+        now_ns=now_ns,
+    )
+    opened.close()
+    return opened.superblock.current
+
+
+def _refuse_data(disk: Disk, path: str) -> None:
+    """Refuse a directory that holds more than a crash in the middle of making leaves."""
+    advice = f"Move it away (mv {path} {path}.old) and run this again; delete it when all is well"
+    if disk.exists(f"{path}/superblock"):
+        block, _ = read_superblock(disk, f"{path}/superblock")
+        if block.membership is Membership.RECOVERING:
+            raise WrongDirectoryError(f"{path}: is marked as recovering already: start the node")
+        raise WrongDirectoryError(
+            f"{path}: holds data of node {block.identity.node_id}, which would be lost. {advice}"
+        )
+    try:
+        is_empty = not disk.names(f"{path}/log") or not _has_more_than_genesis(disk, path)
+    except (CorruptionError, WrongDirectoryError):
+        is_empty = False
+    if not is_empty:
+        raise WrongDirectoryError(f"{path}: holds data whose superblock is lost. {advice}")
+
+
 def _check_contents(disk: Disk, path: str, create: bool) -> bool:
     """Whether the directory is still to be made; refuse one that holds something else."""
     names = set(disk.names(path))
@@ -225,25 +283,33 @@ def _make(
     wal.append(1, FIRST_TERM, entries.GENESIS, timestamp_ns, body)
     wal.sync()
     wal.close()
-    incarnation = int.from_bytes(entropy(8), "little") or 1
+    incarnation = int.from_bytes(entropy(8), "little") & (RECOVERED - 1) or 1
+    if block.membership is Membership.RECOVERING:
+        incarnation |= RECOVERED
     return SuperblockFile.create(disk, path, replace(block, incarnation=incarnation))
 
 
 def _clear_unfinished(disk: Disk, path: str) -> None:
     """Remove what a crash in the middle of making left: at most a log with its first entry."""
-    names = disk.names(f"{path}/log")
-    segments = [name for name in names if name.endswith(".seg")]
-    if len(segments) > 1 or disk.names(f"{path}/snapshots") or _has_second_entry(disk, path):
+    if _has_more_than_genesis(disk, path):
         raise CorruptionError(
             f"{path}/superblock", 0, "a superblock beside the log", "no file", RESTORE_ADVICE
         )
-    for name in names:
+    for name in disk.names(f"{path}/log"):
         disk.remove(f"{path}/log/{name}")
     for name in ("synced", "superblock.tmp"):
         if disk.exists(f"{path}/{name}"):
             disk.remove(f"{path}/{name}")
     disk.sync_directory(f"{path}/log")
     disk.sync_directory(path)
+
+
+def _has_more_than_genesis(disk: Disk, path: str) -> bool:
+    """Whether there is more than a crash in the middle of making can leave."""
+    segments = [name for name in disk.names(f"{path}/log") if name.endswith(".seg")]
+    return (
+        len(segments) > 1 or bool(disk.names(f"{path}/snapshots")) or _has_second_entry(disk, path)
+    )
 
 
 def _has_second_entry(disk: Disk, path: str) -> bool:

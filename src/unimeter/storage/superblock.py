@@ -35,6 +35,7 @@ SUPERBLOCK_MAGIC: Final = b"UNIMSUP\n"
 COPY_BYTES: Final = 4096
 COPIES: Final = 4
 PEERS_MAX: Final = 7
+RECOVERED: Final = 1 << 63  # bit of an incarnation: the directory was made by `unimeter recover`
 # magic version crc copy 0 sequence cluster node created term vote snapshot removed_ns kept
 # incarnation membership is_installing peers: (node, incarnation) base: index term timestamp
 # What a directory of a single node of an earlier release lacks reads as zeros.
