@@ -35,7 +35,7 @@ from unimeter import limits
 from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.buffers import ReadBuffers
 from unimeter.server.connection import Connection
-from unimeter.server.forward import Forwarder
+from unimeter.server.forward import Forwarded, Forwarder
 from unimeter.server.hosts import run
 from unimeter.server.node import Node
 from unimeter.server.subscriptions import Subscription
@@ -238,6 +238,15 @@ class Clients:
         if self.directory is not None:
             self.directory.lead_changed(lead)
         self.map_changed()
+
+    def lead_taken(self) -> None:
+        """Input is taken here: carry out what was held for a leader."""
+        if self.forwarder is not None:
+            self.forwarder.let_in(self._carry_out)
+
+    def _carry_out(self, request: Forwarded) -> None:
+        if not request.connection.is_gone:
+            request.connection.take_again(request.frame)
 
     def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
         """Hand leadership to another node; `done` hears how it went."""

@@ -26,7 +26,7 @@ from unimeter import limits
 from unimeter.errors import InvalidInputError
 from unimeter.raft.messages import MSG_APP_RESP, MSG_SNAP, Entry, Message
 from unimeter.server.connection import Connection
-from unimeter.server.forward import Forwarded, Forwarder, StandInTransport
+from unimeter.server.forward import Forwarder, StandInTransport
 from unimeter.server.hashes import Hashes
 from unimeter.server.joining import Joining
 from unimeter.server.members import Members
@@ -265,15 +265,8 @@ class Cluster:
             self.say(f"{'this node leads' if lead == own else f'node {lead} leads'} "
                      f"in term {self.node.replica.term}")  # fmt: skip
         self.forwarder.lead_changed(0 if lead == own else lead)
-        if lead == own:
-            self.forwarder.let_in(self._carry_out_here)
         if lead and lead != own:
             self._end_handovers(DoneReply(), float("inf"))
-
-    def _carry_out_here(self, request: Forwarded) -> None:
-        """A held request of a client of this node, which leads now."""
-        if not request.connection.is_gone:
-            request.connection.take_again(request.frame)
 
     def routes(self, own_address: str, *, must_lead: bool) -> list[PartitionRoute]:
         """Leader and replicas of every partition."""

@@ -404,17 +404,18 @@ class Connection(asyncio.BufferedProtocol):
             return stop
         try:
             request = decode(header.version, kind, bytes(data[body:stop]))
-            self._when_current(header, request, bytes(data[start:stop]))
+            self._when_current(header, request, data[start:stop])
         except Exception as error:
             self._failed(header, error)
         return stop
 
-    def _when_current(self, header: RequestHeader, request: Request, frame: bytes) -> None:
+    def _when_current(self, header: RequestHeader, request: Request, data: memoryview) -> None:
         """Answer now, or once this node knows enough for the consistency that is asked for."""
         node = self.node
         if node.is_alone or not isinstance(request, Read):
-            self._respond(header, request, frame)
+            self._respond(header, request, b"")
             return
+        frame = bytes(data)
 
         def run() -> None:
             try:
@@ -437,18 +438,28 @@ class Connection(asyncio.BufferedProtocol):
 
     def _respond(self, header: RequestHeader, request: Request, frame: bytes) -> None:
         version, kind, _, _, request_id = header
+
+        def done(response: Response, position: int) -> None:
+            if isinstance(response, ErrorReply) and self._asks_elsewhere(response.code):
+                self._send_on(header, frame)
+            else:
+                self.send(version, request_id, kind, response, position)
+
         try:
             with self.node.lock:
-                response = self._answer(version, request_id, kind, request)
+                response = self._answer(version, request_id, kind, request, done)
                 position = self.node.machine.applied
-        except RangeUnavailableError:
-            if self.node.leads or self.is_stand_in or self.node.is_alone:
-                raise
-            self._send_on(header, frame)  # this node came late: older events are elsewhere
+        except RangeUnavailableError as error:
+            done(error_of(error), self.node.machine.applied)
             return
         if response is not None:
             self.send(version, request_id, kind, response, position)
             self.clients.linger()
+
+    def _asks_elsewhere(self, code: ErrorCode) -> bool:
+        """Whether the leader may have the events that this node came too late for."""
+        is_follower = not (self.node.leads or self.node.is_alone)
+        return code == ErrorCode.RANGE_UNAVAILABLE and is_follower and not self.is_stand_in
 
     def _failed(self, header: RequestHeader, error: Exception) -> None:
         """Answer a request that can't be answered as it is."""
@@ -460,7 +471,7 @@ class Connection(asyncio.BufferedProtocol):
         self._error(header.version, header.request_id, error_of(error))
 
     def _answer(
-        self, version: int, request_id: int, kind: int, request: Request
+        self, version: int, request_id: int, kind: int, request: Request, done: handlers.Done
     ) -> Response | None:
         """The response, or None when it comes later."""
         if kind == PacketType.GET_PARTITION_MAP:
@@ -473,10 +484,6 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(request, AlertsList) and self._leaves_alerts_to_others(version):
             return AlertsListReply([])
         self.node.statistics.requests_answered += 1
-
-        def done(response: Response, position: int) -> None:
-            self.send(version, request_id, kind, response, position)
-
         if isinstance(request, TransferLeader):
             self.clients.transfer_leader(request.node_id, done)
             return None

@@ -41,6 +41,9 @@ class Host(Protocol):
     def lead_changed(self, lead: int) -> None:
         """This node leads now (by its id), another one, or (0) nobody that is known."""
 
+    def lead_taken(self) -> None:
+        """Input is taken here from now on."""
+
     def notice(self, sentence: str) -> None:
         """Something the operator should read."""
 
@@ -84,6 +87,9 @@ class InlineHost:
 
     def lead_changed(self, lead: int) -> None:
         """Do nothing: an inline node is alone and leads."""
+
+    def lead_taken(self) -> None:
+        """Do nothing: nothing was held."""
 
     def notice(self, sentence: str) -> None:
         """Say it as a warning: a library has no log of its own."""

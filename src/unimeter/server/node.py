@@ -288,7 +288,9 @@ class Node:
 
     def leadership_changed(self) -> None:
         """Look again whether input is taken here; what is open and may not go on is refused."""
-        self.leads = self.replica.leads
+        did_lead, self.leads = self.leads, self.replica.leads
+        if self.leads and not did_lead:
+            self.host.lead_taken()
         if not self.leads and self.builder.size:
             sealed = self.builder.seal(self._now(), self._next_offset)
             if sealed is not None:
