@@ -7,14 +7,16 @@ from random import Random
 
 import pytest
 from tests.storage.meter import NOW, PATH, Meter, small_meter
+from tests.storage.test_install import INDEX, Member, between, follower, state_at, take_over
 
 from unimeter.engine.machine import Machine
 from unimeter.engine.records import EventsBody
-from unimeter.errors import DirectoryInUseError, WrongDirectoryError
+from unimeter.errors import DirectoryInUseError, InvalidInputError, WrongDirectoryError
 from unimeter.storage.inspect import inspect
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.outcomes import encode_outcomes, read_outcomes
 from unimeter.storage.snapshot_file import SnapshotHead, write_snapshot
+from unimeter.storage.superblock import SuperblockFile
 from unimeter.storage.verify import verify
 from unimeter.types import (
     AggType,
@@ -174,3 +176,100 @@ def test_inspect_shows_damage_as_a_row_whatever_byte_is_flipped() -> None:
             rows = list(inspect(PATH, events=True, disk=disk))
             assert any(row.what == "damage" for row in rows), path
         disk.put(path, original)
+
+
+# --- members of a cluster ------------------------------------------------------------
+
+
+def member_directory(commit: int = 25) -> tuple[MemoryDisk, Member]:
+    """Entries to 41 of two leaders, committed to 25 as far as this node knows."""
+    disk = MemoryDisk()
+    member = Member(disk)
+    member.opened.superblock.update(peers=((2, 22), (3, 33)))
+    member.write(*between(2, 41))
+    member.commit(commit)
+    return disk, member
+
+
+def test_what_is_not_known_to_be_committed_is_checked_and_not_counted() -> None:
+    disk, member = member_directory()
+    member.opened.close()
+    report = verify(PATH, disk=disk)
+    assert report.ok, report.problems
+    assert (report.index, report.term, report.last_index) == (25, 4, 41)
+    assert report.state_hash == state_at(25)
+    assert any("entries 26 to 41 are not known to be committed" in note for note in report.notes)
+    path = sorted(name for name in disk.paths() if name.endswith(".seg"))[-1]
+    data = bytearray(disk.contents(path))
+    data[len(data.rstrip(b"\0")) - 40] ^= 1
+    disk.put(path, bytes(data))
+    assert not verify(PATH, disk=disk).ok, "its bytes are checked"
+
+
+@pytest.mark.parametrize("at", [1, 2, 19, 20, 21, 30, 41])
+def test_the_state_at_any_index_of_two_nodes_can_be_compared(at: int) -> None:
+    disk, member = member_directory()
+    member.opened.close()
+    report = verify(PATH, disk=disk, at_index=at)
+    assert report.ok and report.index == at and report.state_hash == state_at(at)
+    assert report.term == (4 if at >= 20 else 1) and report.last_index == 41
+
+
+def test_a_state_that_is_not_stored_is_refused() -> None:
+    disk, member = member_directory()
+    member.opened.close()
+    with pytest.raises(InvalidInputError, match="ends with entry 41"):
+        verify(PATH, disk=disk, at_index=42)
+    disk = MemoryDisk()
+    installed = follower(disk, "behind")
+    take_over(installed)
+    installed.write(*between(INDEX + 1, 41))
+    installed.commit(35)
+    installed.opened.close()
+    with pytest.raises(InvalidInputError, match=f"the oldest is that at {INDEX}"):
+        verify(PATH, disk=disk, at_index=INDEX - 1)
+    assert verify(PATH, disk=disk, at_index=INDEX).state_hash == state_at(INDEX)
+    assert verify(PATH, disk=disk, at_index=33).state_hash == state_at(33)
+
+
+def test_a_sole_voter_is_counted_to_its_end() -> None:
+    disk = small_meter().opened.disk.clone()
+    report = verify(PATH, disk=disk)
+    assert report.index == report.last_index == 8 and report.term == 1
+    again = verify(PATH, disk=disk, at_index=5)
+    assert again.ok and again.index == 5 and again.state_hash != report.state_hash
+
+
+def test_an_interrupted_install_and_removal_are_notes_and_no_problems() -> None:
+    disk = MemoryDisk()
+    installed = follower(disk, "long")
+    updates = [0]
+    original = SuperblockFile.update
+
+    class PowerCut(BaseException):
+        """The world stops here."""
+
+    def update(self: SuperblockFile, **changes: object) -> None:
+        original(self, **changes)
+        updates[0] += 1
+        raise PowerCut
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(SuperblockFile, "update", update)
+        take_over(installed)
+    disk = disk.clone()
+    before = {path: disk.contents(path) for path in disk.paths()}
+    report = verify(PATH, disk=disk)
+    assert report.ok and report.state_hash == state_at(INDEX) and report.last_index == INDEX
+    assert any("did not end" in note for note in report.notes)
+    assert all(row.what != "damage" for row in inspect(PATH, disk=disk))
+    assert {path: disk.contents(path) for path in disk.paths()} == before
+
+    disk, member = member_directory()
+    member.opened.wal._witness.begin_cut(30)  # type: ignore[union-attr]
+    disk = disk.clone()
+    report = verify(PATH, disk=disk)
+    assert report.ok and report.last_index == 30 and report.index == 25
+    assert any("being removed" in note for note in report.notes)
+    assert all(row.what != "damage" for row in inspect(PATH, disk=disk))
+    assert any("begins a leader's term" in row.detail for row in inspect(PATH, disk=disk))

@@ -22,6 +22,7 @@ EPILOG = """\b
 Examples:
   unimeter verify ./unimeter-data
   unimeter verify /backup/unimeter --json
+  unimeter verify ./unimeter-data --at 40960
 
 Exit code 0 says that every checksum is right, every snapshot is what the log
 leads to, and every total is what the stored events add up to. Code 8 says that
@@ -31,14 +32,22 @@ something differs, and each difference is a line on stderr.
 
 @click.command(epilog=EPILOG)
 @click.argument("directory", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--at",
+    "at_index",
+    type=click.IntRange(min=1),
+    metavar="INDEX",
+    help="Count up to this entry of the log, to compare the states of two nodes; "
+    "without it, up to the last one known to be committed.",
+)
 @form_options
 @click.pass_context
-def command(ctx: click.Context, /, directory: str, form: Form) -> None:
+def command(ctx: click.Context, /, directory: str, at_index: int | None, form: Form) -> None:
     """Check a data directory and recompute its totals from the stored events."""
     from unimeter.storage.verify import verify
 
     with progress_bar() as progress:
-        report = verify(directory, progress)
+        report = verify(directory, progress, at_index=at_index)
     for note in report.notes:
         say(f"note: {note}")
     for problem in report.problems:
@@ -53,6 +62,9 @@ def command(ctx: click.Context, /, directory: str, form: Form) -> None:
             "snapshots": report.snapshots,
             "segments": report.segments,
             "bytes": report.bytes,
+            "last_index": report.last_index,
+            "index": report.index,
+            "term": report.term,
             "state_hash": report.state_hash,
             "problems": len(report.problems),
         },

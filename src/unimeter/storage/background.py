@@ -38,11 +38,15 @@ class Child:
     def __init__(self, pid: int, pipe: int) -> None:
         """Use `start`."""
         self.pid, self.pipe = pid, pipe
+        self.said = ""  # what the work returned, a line at most, once it has ended
         self._heard = b""
 
     @classmethod
-    def start(cls, work: Callable[[], None]) -> Child:
-        """Fork; the child runs `work` and ends. Raises OSError where there is no memory for it."""
+    def start(cls, work: Callable[[], str | None]) -> Child:
+        """Fork; the child runs `work` and ends; what that returns is in `said` afterwards.
+
+        Raises OSError where there is no memory for it.
+        """
         reading, writing = os.pipe()
         try:
             with warnings.catch_warnings():
@@ -104,13 +108,14 @@ class Child:
     def _finish(self) -> str:
         self._reap(0)  # it has closed its pipe, so this takes microseconds
         os.close(self.pipe)
-        if self._heard == _DONE:
+        if self._heard.endswith(_DONE):
+            self.said = self._heard.removesuffix(_DONE).decode()
             return ""
         words = self._heard.decode("utf-8", "replace").strip()
         return words or "the process that wrote it was killed"
 
 
-def _run_child(work: Callable[[], None], pipe: int) -> NoReturn:
+def _run_child(work: Callable[[], str | None], pipe: int) -> NoReturn:
     """Everything the child does. Never returns."""
     status = 1
     try:
@@ -120,8 +125,8 @@ def _run_child(work: Callable[[], None], pipe: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         _close_inherited(pipe)
         os.nice(_NICENESS)
-        work()
-        os.write(pipe, _DONE)
+        said = work()
+        os.write(pipe, (said or "").encode() + _DONE)
         status = 0
     except BaseException as error:  # told through the pipe; the child ends here
         with suppress(OSError):

@@ -180,7 +180,7 @@ def _log(
                 name,
                 walk.position,
                 "torn",
-                f"a write of entry {walk.next_index} that never finished; a start cuts it",
+                f"{log.torn_at.partition(': ')[2]}: never finished; a start cuts it",
             )
         elif walk.limit > walk.position:
             yield Row(name, walk.position, "blank", f"{walk.limit - walk.position} bytes of zeros")

@@ -25,7 +25,7 @@ from unimeter.storage.segments import (
     split_removed,
 )
 from unimeter.storage.snapshots import snapshot_indexes, snapshot_path
-from unimeter.storage.superblock import Superblock, read_superblock
+from unimeter.storage.superblock import Membership, Superblock, read_superblock
 from unimeter.storage.witness import read_witness
 
 
@@ -37,12 +37,21 @@ class LogReader:
     segments: list[Segment]
     witness: Witnessed
     witness_path: str
-    torn_at: str = ""  # where a torn tail was found, after reading
+    base_index: int = 0  # an empty log goes on after this entry
+    torn_at: str = ""  # where a torn tail was found, or a removal that did not end; after reading
+
+    @property
+    def first_index(self) -> int:
+        """Of the oldest entry; in an empty log, of the one that comes first."""
+        return self.segments[0].first_index if self.segments else self.base_index + 1
 
     def entries(self) -> Iterator[Entry]:
         """All entries in order; CorruptionError at the first damage that is no torn tail."""
         for segment, walk in self.walks():
-            yield from walk
+            for entry in walk:
+                if self.witness.is_cutting and entry.index > self.witness.index:
+                    break
+                yield entry
             self.check_end(segment, walk)
 
     def walks(self) -> Iterator[tuple[Segment, Walk]]:
@@ -60,6 +69,9 @@ class LogReader:
         if at + 1 < len(self.segments):
             tail.check_sealed(segment.path, walk, self.segments[at + 1].head)
             return
+        if self.witness.is_cutting and walk.next_index > self.witness.index:
+            self.torn_at = f"{segment.path}: entry {self.witness.index + 1}, being removed"
+            return
         file = self.disk.open(segment.path)
         try:
             if tail.check_tail(file, walk, self.witness.index, self.witness_path):
@@ -72,11 +84,25 @@ def open_log(disk: Disk, path: str, block: Superblock) -> LogReader:
     """The log of a directory; heads and witness are checked here."""
     witness_path = f"{path}/synced"
     witness = read_witness(disk, witness_path)
+    if block.is_installing:  # what lies there is older than the snapshot: a start removes it
+        return LogReader(disk, [], Witnessed(), witness_path, block.base_index)
     found = list_segments(disk, f"{path}/log", block.identity)
     _, segments = split_removed(found, block.kept_index)
-    if not segments:
+    if witness.is_cutting:
+        segments = [segment for segment in segments if segment.first_index <= witness.index]
+    if not segments and (witness.index > block.base_index or not block.base_index):
         raise CorruptionError(f"{path}/log", 0, "at least one segment", "none", RESTORE_ADVICE)
-    return LogReader(disk, segments, witness, witness_path)
+    return LogReader(disk, segments, witness, witness_path, block.base_index)
+
+
+def known_commit(block: Superblock, witness: Witnessed) -> int | None:
+    """Up to which entry a member of a cluster knows its log committed; None for a sole voter.
+
+    All that a sole voter has made durable is committed.
+    """
+    if not block.peers and block.membership is Membership.VOTER:
+        return None
+    return max(1, block.snapshot_index, witness.commit)
 
 
 def find_superblock(disk: Disk, path: str) -> tuple[Superblock, int | None]:

@@ -13,6 +13,10 @@ It takes the directory's lock (a running node would change what is read), change
 nothing, and goes on after a finding where it can, so that one run tells all.
 Replay starts from the first entry; where retention removed it, from the oldest
 snapshot that the stored log goes on from.
+
+What a member of a cluster does not know to be committed may be replaced by other
+entries: its bytes are checked, and it is not counted. Two members are compared at an
+index that both have: `at_index`.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from dataclasses import dataclass, field
 from unimeter.engine import entries
 from unimeter.engine.machine import Machine
 from unimeter.engine.records import EventsBody
-from unimeter.errors import CorruptionError
+from unimeter.errors import CorruptionError, InvalidInputError
 from unimeter.storage import reading
 from unimeter.storage.disk import Disk, FatalStorageError, OsDisk
 from unimeter.storage.outcomes import Bitmaps, bitmap_of, read_outcomes
@@ -52,7 +56,10 @@ class Report:
     totals: int = 0  # totals compared
     bytes: int = 0
     seconds: float = 0.0
-    state_hash: str = ""
+    state_hash: str = ""  # of the state after entry `index`
+    index: int = 0
+    term: int = 0  # of that entry
+    last_index: int = 0  # of the log, committed or not
 
     @property
     def ok(self) -> bool:
@@ -63,11 +70,19 @@ class Report:
             self.problems.append(problem)
 
 
-def verify(path: str, progress: Progress | None = None, disk: Disk | None = None) -> Report:
+def verify(
+    path: str,
+    progress: Progress | None = None,
+    disk: Disk | None = None,
+    at_index: int | None = None,
+) -> Report:
     """Check the directory at `path` without changing it. progress(stage, done, total).
 
-    Raises DirectoryInUseError while a node runs on it and WrongDirectoryError where
-    there is no data directory of this format; everything else is in the report.
+    Counts up to `at_index`; if that is None, up to the last entry known to be committed,
+    which for a node that is no member of a cluster is the last. Raises
+    InvalidInputError where the state at `at_index` can't be had from what is stored,
+    DirectoryInUseError while a node runs on it and WrongDirectoryError where there is no
+    data directory of this format; everything else is in the report.
     """
     started = time.monotonic()
     disk = disk or OsDisk()
@@ -82,7 +97,7 @@ def verify(path: str, progress: Progress | None = None, disk: Disk | None = None
         if block is not None:
             if bad_copy is not None:
                 report.say(f"{path}/superblock: copy {bad_copy} of 4 is damaged")
-            _Verification(disk, path, block, report, progress or _silent).run()
+            _Verification(disk, path, block, report, progress or _silent, at_index).run()
     finally:
         if lock is not None:
             lock.release()
@@ -106,10 +121,18 @@ class _Verification:
     """One run: what was read so far."""
 
     def __init__(
-        self, disk: Disk, path: str, block: Superblock, report: Report, progress: Progress
+        self,
+        disk: Disk,
+        path: str,
+        block: Superblock,
+        report: Report,
+        progress: Progress,
+        at_index: int | None,
     ) -> None:
         self.disk, self.path, self.block = disk, path, block
         self.report, self.progress = report, progress
+        self.at_index = at_index
+        self.limit: int | None = None  # entries above it are not counted
         self.hashes: dict[int, tuple[str, str]] = {}  # of each snapshot: hash, path
         self.bitmaps: Bitmaps = {}
         self.covered = 0  # outcomes are stored up to this index
@@ -121,10 +144,18 @@ class _Verification:
         except CorruptionError as damage:
             self.report.say(str(damage))
             return
-        self._check_outcomes(log.segments[0].first_index)
+        self.limit = self.at_index
+        if self.at_index is None:
+            self.limit = reading.known_commit(self.block, log.witness)
+        if self.block.is_installing:
+            self.report.notes.append(
+                f"{self.path}: the taking over of a peer's snapshot at {self.block.base_index} "
+                "did not end; a start goes on with it"
+            )
+        self._check_outcomes(log.first_index)
         self.report.segments = len(log.segments)
         self.report.bytes += sum(segment.head.segment_bytes for segment in log.segments)
-        machine = self._base(log.segments[0].first_index)
+        machine = self._base(log.first_index)
         if machine is not None:
             self._replay(log, machine)
 
@@ -171,6 +202,7 @@ class _Verification:
     def _base(self, first_index: int) -> Machine | None:
         """The machine that replay starts from."""
         if first_index == 1:
+            self._check_reach(1)
             return Machine()
         usable = [index for index in sorted(self.hashes) if index >= first_index - 1]
         if not usable:
@@ -179,11 +211,22 @@ class _Verification:
             )
             return None
         path = self.hashes[usable[0]][1]
+        self._check_reach(usable[0])
         self.report.notes.append(
             f"events before entry {usable[0] + 1} were removed by retention, or are no longer "
             f"needed: totals are recomputed from the snapshot {path} on"
         )
-        return Machine.restore(read_snapshot(self.disk, path)[1])
+        head, state, _ = read_snapshot(self.disk, path)
+        self.report.term, self.report.last_index = head.term, head.index
+        return Machine.restore(state)
+
+    def _check_reach(self, first: int) -> None:
+        """The oldest state that can be had is that at `first`."""
+        if self.at_index is not None and self.at_index < first:
+            raise InvalidInputError(
+                f"the state at entry {self.at_index} can't be had any more; the oldest is that "
+                f"at {first}"
+            )
 
     def _replay(self, log: LogReader, machine: Machine) -> None:
         recount = Recount(machine)
@@ -192,10 +235,14 @@ class _Verification:
         try:
             for entry in log.entries():
                 self.report.entries += 1
+                self.report.last_index = entry.index
                 done += len(entry.body)
                 if self.report.entries % 64 == 0:
                     self.progress("log", min(done, total), total)
+                if self.limit is not None and entry.index > self.limit:
+                    continue
                 if entry.index > machine.applied:
+                    self.report.term = entry.term
                     self._apply(
                         machine, recount, entry.index, entry.kind, entry.timestamp_ns, entry.body
                     )
@@ -205,9 +252,24 @@ class _Verification:
         self.progress("log", total, total)
         if log.torn_at:
             self.report.notes.append(f"{log.torn_at}: a torn write, which a start will cut")
-        for index in [index for index in self.hashes if index > machine.applied]:
+        end = machine.applied if self.limit is None else self.report.last_index
+        for index in [index for index in self.hashes if index > end]:
             self.report.say(f"{self.hashes[index][1]}: is newer than the log")
+        self._say_limit(machine.applied)
         self._compare(machine, recount)
+
+    def _say_limit(self, applied: int) -> None:
+        """What was left out, or can't be had."""
+        last = self.report.last_index
+        if self.at_index is not None and self.at_index > applied and self.report.ok:
+            raise InvalidInputError(
+                f"the state at entry {self.at_index} can't be had; the log ends with entry {last}"
+            )
+        if self.at_index is None and last > applied and self.report.ok:
+            self.report.notes.append(
+                f"entries {applied + 1} to {last} are not known to be committed: checked, "
+                "not counted"
+            )
 
     def _apply(
         self,
@@ -258,7 +320,7 @@ class _Verification:
         )
         progress("totals", expected, expected)
         report.events = recount.events
-        report.state_hash = machine.state_hash()
+        report.state_hash, report.index = machine.state_hash(), machine.applied
         has_members = any(one.agg == AggType.COUNT_UNIQUE for one in machine.catalog.metrics)
         if has_members and not recount.starts_from_zero:
             report.notes.append("numbers of members were not recomputed: their events are gone")
