@@ -53,6 +53,7 @@ class Joining:
         self._term_floor = 0
         self._ticks = 0
         self._is_asking = False
+        self._has_caught_up = False
         self.is_active = self.membership is PeerMembership.VOTER
 
     @property
@@ -153,7 +154,10 @@ class Joining:
         if not self.is_active or self.membership is not PeerMembership.RECOVERING:
             return
         self._ticks += 1
-        if self.node.lead and not self._is_asking and self._ticks % ASK_TICKS == 0:
+        if self._has_caught_up:
+            self._has_caught_up = False
+            self._vote_again()
+        elif self.node.lead and not self._is_asking and self._ticks % ASK_TICKS == 0:
             self._is_asking = True
             self.node.reads.after_quorum(self._caught_up, self._ask_later)
             self.node.request_turn()
@@ -162,8 +166,15 @@ class Joining:
         self._is_asking = False
 
     def _caught_up(self) -> None:
-        """Everything committed when the question was asked is applied here."""
+        """Everything committed when the question was asked is applied here.
+
+        Called while the replica carries out what raft wants, so the vote, which is to be
+        durable first, waits for the next tick.
+        """
         self._is_asking = False
+        self._has_caught_up = True
+
+    def _vote_again(self) -> None:
         raft = self.node.replica.raft
         if not self.node.lead or self.membership is not PeerMembership.RECOVERING:
             return
