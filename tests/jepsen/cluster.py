@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Final
@@ -165,8 +166,12 @@ class Cluster:
 
         def ask() -> bool:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(url, timeout=1) as answer:
-                return bool(answer.status == 200)
+            try:
+                with opener.open(url, timeout=1) as answer:
+                    return bool(answer.status == 200)
+            except urllib.error.HTTPError as refusal:
+                refusal.close()  # it is the answer itself, with its socket
+                return False
 
         try:
             return call_at(self.network, CLIENTS, ask, 3)
