@@ -12,7 +12,8 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 kernels := $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test test-interpreted check format bench sim clean
+.PHONY: help build demo cluster-demo run test test-interpreted check format bench bench-cluster
+.PHONY: sim jepsen clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ build: $(VENV)/.kernels ## build the kernels and install into .venv
 
 demo: $(VENV)/.kernels ## meter 200,000 events through a kill -9 and compare every total
 	@$(bin)/python -m unimeter.demo $(ARGS)
+
+cluster-demo: $(VENV)/.kernels ## meter through kills and pauses of three nodes, compare totals and states
+	@$(bin)/python -m unimeter.demo.cluster $(ARGS)
 
 run: $(VENV)/.kernels ## start a node on ./unimeter-data
 	@$(bin)/unimeter serve $(ARGS)
@@ -44,11 +48,17 @@ format: $(VENV)/.installed-dev ## rewrite the source in the house format
 bench: $(VENV)/.kernels ## measure speed and size; figures printed and written to bench-results/
 	$(bin)/unimeter bench $(ARGS)
 
+bench-cluster: $(VENV)/.kernels ## measure three nodes on this machine
+	$(bin)/python -m unimeter.bench.cluster $(ARGS)
+
 sim: $(VENV)/.installed-dev ## the engine against an independent meter, with fresh seeds every time
 	@echo "The simulator of a whole node is a later milestone. What runs now: the tests that"
 	@echo "compare the engine with an independent meter, on inputs nobody has seen before."
 	HYPOTHESIS_PROFILE=fresh $(bin)/python -m pytest -n $(WORKERS) -p no:cacheprovider \
 		$(wildcard tests/engine tests/wire) $(ARGS)
+
+jepsen: $(VENV)/.installed-dev ## real clusters under kills, pauses and partitions, judged by checkers
+	$(bin)/python -m tests.jepsen $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ class ExitCode(enum.IntEnum):
     DATA = 7
     DIFFERENT = 8
     LISTEN = 9
+    DEGRADED = 10
     INTERRUPTED = 130
 
 
@@ -42,8 +43,11 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_COUNTED: "`ingest`: some lines are not counted; each was named on stderr.",
     ExitCode.UNAVAILABLE: "No node answered in time, or it asked to wait. Try again later.",
     ExitCode.DATA: "The data directory is damaged, in use, or belongs to another node or version.",
-    ExitCode.DIFFERENT: "`verify`: totals differ from the stored events, or a checksum is wrong.",
+    ExitCode.DIFFERENT: "`verify`: totals differ from the stored events, or a checksum is wrong. "
+    "`status`: the replicas' states differ.",
     ExitCode.LISTEN: "`serve`: the port or address can't be used.",
+    ExitCode.DEGRADED: "`status`: no leader, or a node is missing or has no vote yet. What is "
+    "acknowledged is safe, and with a leader the cluster works.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C; `ingest` goes on from there when run again. "
     "(`watch` and `alerts --follow` end with 0: for them it is the end.)",
 }

@@ -19,6 +19,7 @@ from unimeter.cli.exit_codes import ExitCode, code_of
 
 VERBS: dict[str, str] = {
     "serve": "Run a node.",
+    "dev": "Run a whole cluster on this machine, for trying things out.",
     "metric": "Create, list, show or delete metrics.",
     "ingest": "Send events from CSV or NDJSON files or from stdin.",
     "query": "Print an account's total.",
@@ -28,12 +29,15 @@ VERBS: dict[str, str] = {
     "members": "List who is active in a COUNT_UNIQUE metric.",
     "watch": "Show an account's totals and remaining credits live.",
     "alerts": "List alerts, or follow them as they happen.",
+    "status": "Show the nodes of a cluster: who leads, who lags, who is missing.",
+    "transfer-leader": "Let another node lead.",
+    "recover": "Prepare an empty directory for a node that lost its disk.",
     "verify": "Check a data directory and recompute its totals.",
     "inspect": "Explain a data directory record by record.",
     "bench": "Measure this machine.",
     "version": "Print the version and whether kernels are compiled.",
 }
-"""Each verb and its one line; the module has the verb's name."""
+"""Each verb and its one line; the module has the verb's name, with _ for -."""
 
 
 class CommandFailed(click.ClickException):
@@ -58,7 +62,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"unimeter.cli.{cmd_name}")
+        module = importlib.import_module(f"unimeter.cli.{cmd_name.replace('-', '_')}")
         command = module.command
         assert isinstance(command, click.Command), cmd_name
         return command

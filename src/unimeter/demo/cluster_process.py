@@ -194,7 +194,7 @@ class ClusterProcess:
         return found[0]
 
     def applied(self) -> dict[int, int]:
-        """Return the log index that each running node has applied; without those that are silent."""
+        """Return the log index that each running node has applied; silent ones are left out."""
         found = {node: self.nodes[node].figures() for node in self.running}
         return {n: int(one["unimeter_applied_index"]) for n, one in found.items() if one}
 

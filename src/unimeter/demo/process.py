@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 START_SECONDS_MAX: Final = 30.0
 ASK_SECONDS_MAX: Final = 1.0  # a node that is stopped accepts a connection and says nothing
@@ -70,6 +70,20 @@ class NodeProcess:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.env
             )
+
+    def launch_heard(self) -> IO[bytes]:
+        """Start it and return what it says, for the caller to read until it ends.
+
+        In a process group of its own: Ctrl-C at a terminal then reaches the caller
+        alone, which ends its nodes as it sees fit.
+        """
+        assert self.process is None, "already running"
+        self.process = subprocess.Popen(
+            self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=self.env, process_group=0,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        return self.process.stdout
 
     def wait_ready(self, seconds: float = START_SECONDS_MAX) -> None:
         """Return when GET /ready says 200; kill it and raise with its words if it does not."""
