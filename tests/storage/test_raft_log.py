@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,6 +16,7 @@ from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.raft_log import READERS_MAX, RaftLog, SyncFirst
 from unimeter.storage.recovery import Opened, open_directory
 from unimeter.storage.wal import WalLimits
+from unimeter.storage.witness import read_witness
 
 PATH = "data"
 CLUSTER, KEY = b"c" * 16, b"k" * 16
@@ -171,8 +173,6 @@ def test_a_vote_is_durable_and_written_only_when_it_is_another() -> None:
     sequence = log._opened.superblock.current.sequence
     log.persist_vote(4, 2)
     assert log._opened.superblock.current.sequence == sequence
-    from random import Random
-
     again = open_member(disk.crash(Random(1), 0.0))
     assert RaftLog(again).initial_state()[0] == HardState(4, 2, 1)
     with pytest.raises(AssertionError, match="second vote"):
@@ -246,7 +246,8 @@ def test_a_leaders_empty_entry_has_the_time_of_the_entry_before() -> None:
 def test_a_member_replays_what_was_committed_and_no_more() -> None:
     disk = MemoryDisk()
     log = filled(disk)
-    log._wal.note_commit(35)
+    apply(log, 35)
+    log._wal.note_commit(36)
     log._wal.write_witness()
     log._opened.close()
     opened = open_member(disk)
@@ -258,16 +259,38 @@ def test_a_member_replays_what_was_committed_and_no_more() -> None:
     assert sole.machine.applied == sole.commit_index == 60
 
 
+def apply(log: RaftLog, index: int) -> None:
+    machine = log._opened.machine
+    for one in log._wal.read(machine.applied + 1, index):
+        machine.apply(one.index, one.kind, one.timestamp_ns, one.body)
+
+
+def test_a_commit_heard_of_before_its_entries_came_is_not_believed_of_others() -> None:
+    """A leader's message brings entries 8 to 12 and says "12 is committed"; 8 to 10 are others."""
+    disk = MemoryDisk()
+    log = filled(disk, last=10)
+    apply(log, 7)
+    log._wal.note_commit(12)
+    log._wal.write_witness()
+    assert read_witness(disk, f"{PATH}/synced").commit == 7
+    copy = open_member(disk.clone())
+    assert copy.machine.applied == 7 and copy.wal.last_index == 10
+    log.stage([entry(index, 5) for index in range(8, 13)])
+    log._wal.sync()
+    apply(log, 12)
+    log._wal.write_witness()
+    assert read_witness(disk, f"{PATH}/synced").commit == 12
+
+
 def test_the_commit_hint_is_never_above_what_is_durable() -> None:
     disk = MemoryDisk(faults=True)
     log = filled(disk, last=10)
+    apply(log, 10)
     log.stage([entry(11), entry(12)])
     log._wal.note_commit(12)
     log._wal.write_witness()
-    from random import Random
-
     survivor = open_member(disk.crash(Random(2), 1.0))
-    assert survivor.machine.applied == 10
+    assert survivor.machine.applied == survivor.wal.synced_index == 10
 
 
 def test_there_is_no_snapshot_until_one_is_in_effect(tmp_path: Path) -> None:

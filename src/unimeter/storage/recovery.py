@@ -391,7 +391,7 @@ def _load(
         commit_index=max(1, index, current.snapshot_index, wal.commit_hint),
     )
     wal.note_commit(opened.commit_index)
-    events.applied_index = lambda: opened.machine.applied
+    wal.applied_index = events.applied_index = lambda: opened.machine.applied
     return opened
 
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unimeter import limits
@@ -107,7 +107,10 @@ class Wal:
         self._stored = StoredSegments(disk, [], base.index)
         self._active: ActiveSegment | None = None  # the last of them, open for writing
         self._witness: Witness | None = None
-        self._commit = 0  # as `note_commit` was told
+        # Where the machine stands; without one, as in tests, all that is noted is believed.
+        self.applied_index: Callable[[], int] = lambda: self.synced_index
+        self._noted_commit = 0  # as `note_commit` was told
+        self._commit = 0  # of the run before
         self._staged: list[Entry] = []
         self._staged_bytes = 0
         self._terms = Terms()  # where they change; the last run ends at last_index
@@ -123,7 +126,12 @@ class Wal:
 
     @property
     def commit_hint(self) -> int:
-        """Entries up to here are known to be committed, from this run or the one before."""
+        """Entries up to here, as this log holds them, are committed.
+
+        Never above what is applied. A commit index can be heard of together with the
+        entries that it is about, while this log still has others in their place.
+        """
+        self._commit = max(self._commit, min(self._noted_commit, self.applied_index()))
         return self._commit
 
     # --- opening ---------------------------------------------------------------
@@ -318,14 +326,14 @@ class Wal:
                 self._raise_witness()
 
     def note_commit(self, index: int) -> None:
-        """Entries up to here are committed: the witness will say so when it is next written."""
-        if index > self._commit:
-            self._commit = index
+        """Entries up to here are committed: once they are applied, the witness may say so."""
+        if index > self._noted_commit:
+            self._noted_commit = index
 
     def _raise_witness(self) -> None:
         assert self._witness is not None
         try:
-            self._witness.raise_to(self.synced_index, self._commit)
+            self._witness.raise_to(self.synced_index, self.commit_hint)
         except FatalStorageError as error:
             raise self._fail(error) from error
 
@@ -518,6 +526,7 @@ class Wal:
                 raise self._fail(error) from error
             with self._stage_lock:
                 self._base, self._commit = base, base.index
+                self._noted_commit = max(self._noted_commit, base.index)
                 self._stored = StoredSegments(self._disk, [], base.index)
                 self._terms = Terms()
                 self._terms.note(base.index, base.term)
@@ -539,7 +548,7 @@ class Wal:
                 file = self._disk.open(segments[at].path, write=True)
             try:
                 after = None if is_active else segments[at + 1].head
-                repair_in(file, segments[at], after, entry, self._commit)
+                repair_in(file, segments[at], after, entry, self.commit_hint)
             finally:
                 if not is_active:
                     file.close()
@@ -554,7 +563,7 @@ class Wal:
         with self._sync_lock:
             if self._failure is not None:
                 raise self._failure
-            assert not self._staged and self._commit <= index <= self.synced_index
+            assert not self._staged and self.commit_hint <= index <= self.synced_index
             # Retention keeps only what snapshots cover, and they cover committed entries.
             assert index >= self.first_index or index == self._base.index
             assert self._witness is not None
