@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unimeter.demo.__main__ import compare
+from unimeter.demo.comparing import compare
 from unimeter.demo.workload import Expected, make_events
 
 
