@@ -247,10 +247,21 @@ class World:
         node.raw.read_index(context)
 
     def partition(self) -> None:
-        """Cut some links, each way by itself, or none."""
-        share = self.random.choice((0.0, 0.0, 0.2, 0.5))
+        """Cut some links, each way by itself; or one node, entirely or one way; or none."""
         pairs = [(a, b) for a in self.voters for b in self.voters if a != b]
-        self.cut = {pair for pair in pairs if self.random.random() < share}
+        alone = self.random.choice(self.voters)
+        leaders = [n.id for n in self.nodes.values() if n.raw and n.raw.role is Role.LEADER]
+        if leaders and self.random.random() < 0.5:
+            alone = self.random.choice(leaders)
+        kind = self.random.randrange(6)
+        self.cut = {
+            (a, b)
+            for a, b in pairs
+            if (kind in (1, 2) and alone in (a, b))
+            or (kind == 3 and a == alone)
+            or (kind == 4 and b == alone)
+            or (kind == 5 and self.random.random() < 0.3)
+        }
 
     # The course of events
 
@@ -297,9 +308,9 @@ class World:
         chosen = self.random.randrange(6)
         if node.raw is None:
             self.start(node)
-        elif chosen < 2:
+        elif chosen == 0:
             self.crash(node)
-        elif chosen == 2:
+        elif chosen <= 2:
             self.partition()
         elif chosen == 3:
             node.raw.transfer_leader(self.random.choice(self.voters))

@@ -14,6 +14,11 @@ it is done: to a peer, or to `step()` if they are to this node.
     Ready 2 ──► MsgStorageAppend 2 ──►      "        ──► synced ──► responses
             ──► MsgStorageApply  2 ──► apply         ──► applied ─► response
 
+Three duties that no field shows. Every MsgSnap ends in `report_snapshot`, however it
+went: until then its receiver is sent nothing else. A MsgStorageApply may be carried
+out after a snapshot that includes its entries: skip those, answer all the same. A
+read that gets no answer (its leader was deposed, a message was lost) is asked again.
+
 Why a completion names a term twice. Entries 5, 6 of term 2 are being written when a
 leader of term 3 replaces them by its own 5, 6, and is itself replaced by the first
 leader, which brings the old 5, 6 back. The first completion then names an index and
