@@ -125,7 +125,7 @@ class Clients:
 
     def join(self, connection: Connection) -> int:
         """Give a connection its slot; 0 when there are too many."""
-        if len(self._connections) >= self.connections_max:
+        if len(self._connections) >= self.connections_max and not connection.is_stand_in:
             self.node.statistics.closed_too_many += 1
             return 0
         slot = (self._last_slot + 1) & _SLOT_MASK

@@ -273,8 +273,8 @@ class Cluster:
         own = self.members.node_id
         addresses = {own: self.advertise or own_address, **self.standing.client_addresses()}
         lead = self.node.lead
-        if not lead and must_lead:
-            lead = self._last_lead if self._last_lead in addresses else own
+        if must_lead and not addresses.get(lead):
+            lead = self._last_lead if addresses.get(self._last_lead) else own
         return rows_of(addresses, lead, PARTITION_COUNT)
 
     def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
@@ -332,6 +332,11 @@ class Cluster:
             self.node.hand_over_lead(target)
             while self.node.replica.raft.transferee and self.loop.time() < deadline:
                 await asyncio.sleep(0.005)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request of a client waits for another node."""
+        return not len(self.forwarder) and not len(self.node.reads)
 
     # --- the operator's view ------------------------------------------------------------
 

@@ -225,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.skip:
             start = self._drain(start, self.skip, end)
         node, builder, slot = self.node, self.builder, self.slot
-        if not node.turn_due:
+        if not node.turn_due or not builder.size:
             node.begin_turn()
         if node.refusal:
             node.upkeep.review()

@@ -15,7 +15,7 @@ It is sent again to the next leader where a second one can't count twice:
 
     v2 batch with a session        the session remembers the first
     v1 batch, every event timed    the content keys tell
-    a metric created or deleted    the second changes nothing
+    a metric put, a read           the second changes nothing
     anything else                  the client is told that the outcome is unknown
 
 A leader that says "not I" has done nothing: the request is held again.
@@ -50,6 +50,7 @@ HOLD_SECONDS = 4.0  # several elections; a client of the SDK asks another node l
 ANSWER_SECONDS = 5.0  # without a word of the leader; its link back may have lost the reply
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests held or sent on; then clients are told to wait
 _HEAD = struct.Struct("<BBxxII")
+_ONCE = (PacketType.METRIC_DELETE, PacketType.TRANSFER_LEADER)  # the second finds another world
 _INGEST = (PacketType.INGEST_ASYNC, PacketType.INGEST_SYNC)
 NO_LEADER = "no node leads just now; nothing of this was done, send it again"
 
@@ -80,7 +81,7 @@ class Forwarded:
     def may_repeat(self) -> bool:
         """Whether carrying it out twice is the same as once."""
         if self.kind not in _INGEST:
-            return True
+            return self.kind not in _ONCE
         payload = memoryview(self.frame)[REQUEST_HEADER_BYTES:]
         if self.version == VERSION_2:
             return session_of(payload) is not None
@@ -129,9 +130,11 @@ class Forwarder:
         """Another node leads, or (0) none that is known, or this one (0 as well)."""
         if lead == self._lead:
             return
-        lost, self._lead = self._lead, lead
-        if lost:
-            self.link_lost(lost)
+        former, self._lead = self._lead, lead
+        for link_id, request in list(self._requests.items()):
+            # The former leader may be alive and answer; what may be sent twice need not wait.
+            if former and request.sent_to == former and request.may_repeat:
+                self._lost(link_id, request)
         self._try_held()
 
     def _try_held(self) -> None:

@@ -7,8 +7,8 @@ exactly that index (in a forked child where the state is large) and tells the ot
 
 All replicas apply the same log with the same function, so a difference is a flipped bit in
 memory, a broken processor or a bug, and every further answer of the odd node may be wrong.
-A node stops itself when two others agree with each other (a majority without it in a group of
-three) and not with it; with nobody to break the tie, all say so and go on.
+A node stops itself when a majority of the cluster agrees without it (of three nodes, both
+others); with nobody to break the tie, all say so and go on.
 
 Rejected: a hash carried along from entry to entry. It shows only what was computed from the
 entries, and not that a table in memory still holds it.
@@ -79,7 +79,7 @@ class Hashes:
         table = ", ".join(f"node {node}: {found.hex()}" for node, found in sorted(known.items()))
         others = [found for node, found in known.items() if node != self.members.node_id]
         (common, count), *_ = Counter(others).most_common(1)
-        if own is not None and own != common and count >= max(2, self.members.majority - 1):
+        if own is not None and own != common and count >= self.members.majority:
             raise DivergedError(
                 f"the state of this node at entry {index} differs from what the others agree on "
                 f"({table}). It stops, so that it can't answer wrongly. Keep its directory for "

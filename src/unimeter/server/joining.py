@@ -11,9 +11,9 @@ node remembers the incarnations of its peers.
                  unless `unimeter recover` made it.
     recovering   made by `unimeter recover` after the disk was lost. What it once promised is
                  not known any more, so it
-                   1. hears from a majority of the cluster, itself not counted, and takes no
-                      message of a term older than the newest of theirs: its former self may
-                      have voted in any of those
+                   1. hears from **every** other node, and takes no message of a term older than
+                      the newest of theirs: whoever had its former self's vote for a term was
+                      in that term when it asked for the vote, durably
                    2. follows, without voting
                    3. asks the leader for a position that covers everything committed
                       (ReadIndex), applies up to there, and is a voter again.
@@ -31,14 +31,13 @@ from typing import TYPE_CHECKING
 
 from unimeter.raft.messages import Message
 from unimeter.server.members import Members
-from unimeter.storage.superblock import Membership
+from unimeter.storage.superblock import RECOVERED, Membership
 from unimeter.wire.peer_hello import Membership as PeerMembership
 from unimeter.wire.peer_hello import PeerHello
 
 if TYPE_CHECKING:
     from unimeter.server.node import Node
 
-RECOVERED = 1 << 63  # bit of an incarnation: made by `unimeter recover`
 ASK_TICKS = 20  # between two questions of a recovering node for a position
 
 
@@ -71,7 +70,7 @@ class Joining:
         names = ", ".join(str(node) for node in missing)
         if self.membership is PeerMembership.FRESH:
             return f"a new node waits until all others have answered once; missing: {names}"
-        return f"a recovering node waits for a majority of the others; missing: {names}"
+        return f"a recovering node waits until all others have answered; missing: {names}"
 
     # --- about the others ----------------------------------------------------------
 
@@ -83,7 +82,7 @@ class Joining:
             return self._judge_unknown(hello)
         if known == incarnation:
             return ""
-        if incarnation & RECOVERED:
+        if incarnation & RECOVERED and incarnation > known:
             self._take_new(node_id, incarnation)
             return ""
         return (
@@ -114,10 +113,11 @@ class Joining:
         if self.is_active:
             return
         self._accepted[hello.node_id] = hello
+        if len(self._accepted) < len(self.members.others):
+            return
         if self.membership is PeerMembership.FRESH:
-            if len(self._accepted) == len(self.members.others):
-                self._activate()
-        elif len(self._accepted) >= self.members.majority:
+            self._activate()
+        else:
             self._follow()
 
     def on_refused(self, node_id: int, reason: str) -> None:

@@ -105,7 +105,9 @@ class Node:
         self.lead = 0  # who leads, as far as this node knows
         self.send: Callable[[Message], None] = lambda message: None
         self.lock = threading.Lock()  # guards the machine: held to apply, and to read it
-        self._waiting: dict[int, Waiting] = {}  # proposed here, by index, ascending
+        # Proposed here, by index and term, in that order: an index can be proposed again in a
+        # later term while it is open what becomes of the first.
+        self._waiting: dict[tuple[int, int], Waiting] = {}
         self._next_offset = self.machine.next_offset
         self._timestamp_ns = 0
         self.hash_states = False  # other replicas want to compare
@@ -267,7 +269,7 @@ class Node:
         self._timestamp_ns = entry.timestamp_ns
         self._next_offset += entry.events
         self.inflight_bytes += len(entry.body)
-        self._waiting[entry.index] = entry
+        self._waiting[place] = entry
         if self.inflight_bytes > self.inflight_bytes_max:
             self.refusal = "too many bytes are waiting for the disk"
 
@@ -313,8 +315,8 @@ class Node:
             self.machine = machine
         # Whether the snapshot includes what was proposed here, nobody can say any more.
         unknown = ErrorReply(ErrorCode.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
-        for index in [index for index in self._waiting if index <= machine.applied]:
-            entry = self._waiting.pop(index)
+        for place in [place for place in self._waiting if place[0] <= machine.applied]:
+            entry = self._waiting.pop(place)
             self.inflight_bytes -= len(entry.body)
             if entry.done is not None:
                 entry.done(BackpressureError(OUTCOME_UNKNOWN, retry_after=0.05), 0)
@@ -347,14 +349,11 @@ class Node:
         waiting = self._waiting
         if not waiting:
             return None
-        found = waiting.pop(entry.index, None)
-        if found is not None and found.term != entry.term:
-            self._displaced(found)
-            found = None
         # Terms only rise along a log: what was proposed in an older one can't follow.
-        for index in [i for i, other in waiting.items() if other.term < entry.term]:
-            self._displaced(waiting.pop(index))
-        return found
+        while (oldest := next(iter(waiting.values()), None)) and oldest.term < entry.term:
+            del waiting[oldest.index, oldest.term]
+            self._displaced(oldest)
+        return waiting.pop((entry.index, entry.term), None)
 
     def _displaced(self, entry: Waiting) -> None:
         """Another leader's entry stands in its place: nothing of it was stored."""
@@ -433,8 +432,8 @@ class Node:
         self.refusal = "the disk is full"
         if not from_index:
             return
-        for index in [index for index in self._waiting if index >= from_index]:
-            entry = self._waiting.pop(index)
+        for place in [place for place in self._waiting if place[0] >= from_index]:
+            entry = self._waiting.pop(place)
             self.inflight_bytes -= len(entry.body)
             self._next_offset -= entry.events
             self._drop(entry, error)

@@ -18,6 +18,7 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 from unimeter.errors import DataError, InvalidInputError
@@ -95,6 +96,8 @@ async def _serve(config: Config) -> int:
             loop.add_signal_handler(number, os._exit, EXIT_FAILED)
         await server.stop()
     if server.failure is not None:
+        if not isinstance(server.failure, DataError):
+            traceback.print_exception(server.failure)  # our own mistake: say where
         say(f"stopped: {type(server.failure).__name__}: {server.failure}")
         os._exit(EXIT_FAILED)
     say("stopped; everything acknowledged is on the disk")

@@ -227,10 +227,12 @@ class Replica:
         raft = self.raft
         while raft.has_ready():
             ready = raft.ready()
-            if ready.soft_state is not None:
-                self._change_role(ready.soft_state.lead, ready.soft_state.role)
             for message in ready.messages:
                 self._dispatch(message)
+            # Only now: a new leader goes on where its log ends, and this very Ready may hold
+            # entries of the leader before.
+            if ready.soft_state is not None:
+                self._change_role(ready.soft_state.lead, ready.soft_state.role)
             for state in ready.read_states:
                 self.owner.confirmed(state.context, state.index)
 
@@ -272,8 +274,8 @@ class Replica:
             self._to_stage.extend(message.entries)
             self._last_given = message.entries[-1].index
             self._stage()
-            if self._last_given < message.entries[-1].index:
-                return  # withdrawn: what these responses would claim is not so
+            if self._last_given < message.entries[-1].index:  # some were withdrawn
+                message.responses = self._lowered(message.responses)
         if message.responses:
             if not self._pending and self.wal.synced_index >= self._last_given:
                 self._respond(message.responses)
@@ -288,8 +290,9 @@ class Replica:
         """
         if self._unsynced:
             self._sync_now()
-        while self._to_stage and self._to_stage[-1].index >= first:
-            self._to_stage.pop()
+        for held in (self._to_stage, self._unsynced):  # a full disk may have kept them
+            while held and held[-1].index >= first:
+                held.pop()
         self._release(self.wal.synced_index)
         self._pending = deque((min(at, first - 1), held) for at, held in self._pending)
 
@@ -358,8 +361,8 @@ class Replica:
         """Sync whatever is staged, on this thread, even while the sync thread has work."""
         try:
             synced = self.wal.sync(witness=False)
-        except DiskFullError as error:
-            self._take_back(error.from_index)
+        except DiskFullError:
+            self._take_back()
             return
         self._forget_synced(synced)
 
@@ -377,10 +380,15 @@ class Replica:
             self.fail(error)
 
     def _on_synced(self, synced: int) -> None:
-        """The sync thread is done: start the next group first, then tell of this one."""
+        """The sync thread is done: start the next group first, then tell of this one.
+
+        What it synced may have been replaced since, by entries that are not durable yet; the
+        log knows up to where it is durable now.
+        """
         self.syncing = False
         if self._is_stopped:
             return
+        synced = min(synced, self.wal.synced_index)
         self.statistics.sync_seconds.observe(time.perf_counter() - self._sync_began)
         self.statistics.syncs_handed += 1
         self._forget_synced(synced)
@@ -430,7 +438,7 @@ class Replica:
 
     def retry(self) -> None:
         """Write what waits for space, if there is some."""
-        if self._to_stage and not self.syncing and self.wal.try_resume():
+        if self._to_stage and self.try_resume():
             self._stage()
             self.flush()
 
@@ -443,17 +451,21 @@ class Replica:
         if not isinstance(error, DiskFullError):
             self.fail(error)
             return
-        self._release(error.from_index - 1)
-        self._take_back(error.from_index)
-        self._on_full(error, error.from_index)
+        self._release(self.wal.synced_index)
+        self._take_back()
+        self._on_full(error, self.wal.last_index + 1)
         self.carry_out()
 
-    def _take_back(self, from_index: int) -> None:
-        """The log dropped these: they wait for space again."""
-        self._forget_synced(from_index - 1)
-        self._to_stage.extendleft(reversed(self._unsynced))
-        self._unsynced.clear()
-        self._unsynced_bytes = 0
+    def _take_back(self) -> None:
+        """What the log dropped waits for space again."""
+        self._forget_synced(self.wal.synced_index)
+        while self._unsynced and self._unsynced[-1].index > self.wal.last_index:
+            self._to_stage.appendleft(self._unsynced.pop())
+        self._unsynced_bytes = sum(len(entry.body) for entry in self._unsynced)
+
+    def try_resume(self) -> bool:
+        """Whether a full disk has space again; not before its error was heard here."""
+        return not self.syncing and self.wal.try_resume()
 
     def _on_full(self, error: DiskFullError, from_index: int) -> None:
         if self.is_sole:
@@ -468,8 +480,23 @@ class Replica:
         while self._unsynced and self._unsynced[-1].index >= from_index:
             self._unsynced.pop()
         self._last_given = min(self._last_given, from_index - 1)
-        self._pending = deque(held for held in self._pending if held[0] < from_index)
+        self._pending = deque(
+            (at, held) if at < from_index else (from_index - 1, self._lowered(held))
+            for at, held in self._pending
+        )
+        self._release(self.wal.synced_index)
         self.owner.withdrawn(from_index, error)
+
+    def _lowered(self, responses: Sequence[Message]) -> list[Message]:
+        """Responses that claim no more than what was not withdrawn.
+
+        An append's responses name its last entry. In a group of one all entries that are not
+        durable are of one term, so the entry before has the same one; if it has not, it is
+        durable already, and the core passes such a response over.
+        """
+        for response in responses:
+            response.index = min(response.index, self._last_given)
+        return list(responses)
 
     def fail(self, error: BaseException) -> None:
         """Nothing more is written or delivered; the owner hears why."""

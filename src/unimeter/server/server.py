@@ -240,7 +240,7 @@ class Server:
             if self.cluster is not None:
                 await self.cluster.hand_over()
             self.clients.stop_reading()
-            await self._until(lambda: self.node.idle and not self.clients.busy)
+            await self._until(lambda: self._is_quiet)
         self.clients.close()
         await self._until(lambda: not self.clients.count)
         self.clients.abort()
@@ -248,6 +248,12 @@ class Server:
             await self.cluster.close()
         self.node.close()
         self._close_listeners()
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether every request taken in was answered."""
+        others = self.cluster is None or self.cluster.is_quiet
+        return self.node.idle and not self.clients.busy and others
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for what other callbacks of the loop bring about, at most DRAIN_SECONDS."""

@@ -122,7 +122,7 @@ class Upkeep:
                 f"the disk has {self.free_bytes >> 20} MiB free and the node keeps "
                 f"{self.disk_free_bytes_min >> 20} MiB; events are taken again when there is room"
             )
-        if self.node.wal.full and not self.node.wal.try_resume():
+        if self.node.wal.full and not self.node.replica.try_resume():
             return "the disk is full"
         return ""
 

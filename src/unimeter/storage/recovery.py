@@ -285,7 +285,8 @@ def _make(
     wal.close()
     incarnation = int.from_bytes(entropy(8), "little") & (RECOVERED - 1) or 1
     if block.membership is Membership.RECOVERING:
-        incarnation |= RECOVERED
+        # A later one is greater, so an older copy of the directory is told from it.
+        incarnation = RECOVERED | block.created_ns // 10**9 << 24 | incarnation & 0xFFFFFF
     return SuperblockFile.create(disk, path, replace(block, incarnation=incarnation))
 
 
