@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,6 +18,7 @@ from unimeter.errors import CorruptionError, RangeUnavailableError
 from unimeter.raft.messages import NOOP, Entry, Snapshot, SnapshotMeta
 from unimeter.raft.storage import Compacted
 from unimeter.storage import install, wal
+from unimeter.storage.disk import Disk, OsDisk
 from unimeter.storage.memory_disk import MemoryDisk, MemoryFile
 from unimeter.storage.raft_log import RaftLog
 from unimeter.storage.recovery import Opened, open_directory
@@ -37,7 +39,7 @@ class PowerCut(BaseException):
 class Member:
     """One member's directory, driven by hand: stage, sync, commit and apply."""
 
-    def __init__(self, disk: MemoryDisk, node_id: int = 1) -> None:
+    def __init__(self, disk: Disk, node_id: int = 1) -> None:
         self.opened: Opened = open_directory(
             disk,
             PATH,
@@ -128,7 +130,7 @@ SUFFIXES: dict[str, list[Entry]] = {
 INDEX = 30
 
 
-def follower(disk: MemoryDisk, suffix: str) -> Member:
+def follower(disk: Disk, suffix: str) -> Member:
     """Committed up to 10, with a snapshot of its own at 6, and a suffix that will not stay."""
     member = Member(disk)
     member.write(*between(2, 6))
@@ -260,6 +262,23 @@ def test_the_running_node_goes_on_from_the_snapshot() -> None:
     assert disk.names(f"{PATH}/snapshots") == [f"{INDEX:016x}.snap"]
     assert member.opened.apply_retention(RetentionPolicy(bytes=1), 0) == 0
     member.log.check_invariants()
+
+
+def test_on_a_real_disk_it_takes_over_and_a_start_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    disk = OsDisk()
+    member = follower(disk, "long")
+    take_over(member)
+    check_new(member)
+    member.snapshot()
+    member.log.close()
+    member.opened.close()
+    again = Member(disk)
+    assert again.opened.machine.state_hash() == state_at(41)
+    again.opened.close()
+    assert verify(PATH).ok
 
 
 def test_exact_answers_over_events_that_were_never_here_are_refused() -> None:

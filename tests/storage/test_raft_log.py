@@ -320,3 +320,42 @@ def test_nodes_of_a_cluster_make_the_same_first_entry_and_state() -> None:
     }
     assert len({member.machine.state_hash() for member in members}) == 1
     assert len({member.superblock.current.incarnation for member in members}) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_a_real_disk_any_suffix_is_replaced_and_read_back(tmp_path: Path, seed: int) -> None:
+    """Direct writes, segments prepared in the background, readers of followers, restarts."""
+    random = Random(seed)
+    bounds = WalLimits(segment_bytes=128 * 1024, segment_bytes_first=32 * 1024)
+    path = str(tmp_path / "d")
+    log = RaftLog(open_member(OsDisk(), path=path, bounds=bounds), (1, 2, 3), 20_000)
+    model, term = {1: (1, 0, CLUSTER + KEY)}, 1
+    for _ in range(150):
+        after = len(model)
+        if random.random() < 0.2 and after > 1:
+            after = random.randrange(max(1, after - 40), after)
+        term += after < len(model)
+        group = []
+        for index in range(after + 1, after + 1 + random.randrange(1, 8)):
+            body = random.randbytes(random.choice((0, 1, 100, 3000, 20_000)))
+            group.append(Entry(index, term, entries.METRIC_DELETE, index, body))
+        log.stage(group)
+        log._wal.sync()
+        model = {index: kept for index, kept in model.items() if index <= after}
+        model |= {one.index: (one.term, one.timestamp_ns, bytes(one.body)) for one in group}
+        low = random.randrange(1, len(model) + 1)
+        found = log.entries(low, len(model) + 1, random.choice((0, 5000, 100_000)))
+        for place, one in enumerate(found):
+            assert one.index == low + place
+            assert (one.term, one.timestamp_ns, bytes(one.body)) == model[one.index]
+        index = random.randrange(1, len(model) + 1)
+        assert log.term(index) == model[index][0]
+        if random.random() < 0.1:
+            log.close()
+            log._opened.close()
+            log = RaftLog(open_member(OsDisk(), path=path, bounds=bounds), (1, 2, 3), 20_000)
+            assert log.last_index() == len(model)
+    log.check_invariants()
+    log._wal.check_invariants()
+    log.close()
+    log._opened.close()
