@@ -26,8 +26,10 @@ order, a stale answer costs a hop, and the next answer is better.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from unimeter.errors import InvalidInputError
 from unimeter.types import PARTITION_COUNT, Account
@@ -73,6 +75,14 @@ def parse_seeds(seeds: str | Sequence[str]) -> list[str]:
     return addresses
 
 
+class Suspicion(NamedTuple):
+    """What is held against a node."""
+
+    failed_at: float
+    until: float  # when it may be the first choice again
+    failures: int  # in a row; each was a try after the last suspicion had ended
+
+
 class Router:
     """The map as last seen, and which nodes failed since."""
 
@@ -81,7 +91,7 @@ class Router:
         self.seeds = list(seeds)
         self._routes: list[PartitionRoute] = []
         self._orders: dict[tuple[int, bool], list[str]] = {}  # what `order` returned
-        self._suspects: dict[str, tuple[float, int]] = {}  # address: (until when, failures)
+        self._suspects: dict[str, Suspicion] = {}  # by address
         self._is_divided = False
         self._is_stale = False  # a failure since the last map
         self._asked = -MAP_SECONDS_MIN  # when a map was last asked for
@@ -110,15 +120,23 @@ class Router:
         return known
 
     def choose(self, partition: int, now: float, avoid: str = "", spread: bool = False) -> str:
-        """The address for the next attempt; not `avoid` if there is any other."""
+        """The address for the next attempt.
+
+        `avoid` is where the last attempt of the same call failed: then whoever failed
+        longest ago is next, so that a call in need gets round to every node.
+        """
         order = self.order(partition, spread)
         if not self._suspects and order[0] != avoid:
             return order[0]
         others = [address for address in order if address != avoid] or order
-        for address in others:
-            if not self.is_suspect(address, now):
-                return address
-        return min(others, key=lambda address: self._suspects[address][0])
+        healthy = [address for address in others if not self.is_suspect(address, now)]
+        if healthy and not avoid:
+            return healthy[0]
+        return min(healthy or others, key=self._failed_at)
+
+    def _failed_at(self, address: str) -> float:
+        known = self._suspects.get(address)
+        return -math.inf if known is None else known.failed_at
 
     def choices(self, partition: int, now: float) -> tuple[int, int]:
         """How many addresses there are to try, and how many of them nobody suspects."""
@@ -141,16 +159,19 @@ class Router:
     # --- what happened -----------------------------------------------------------
 
     def failed(self, address: str, now: float) -> None:
-        """No reply came from there: put it last for a while."""
-        failures = self._suspects.get(address, (0.0, 0))[1]
-        seconds = min(SUSPECT_SECONDS_MAX, SUSPECT_SECONDS * 2 ** min(failures, 16))
-        self._suspects[address] = (now + seconds, failures + 1)
+        """No reply came from there: put it last for a while.
+
+        Many calls lose one connection at the same moment: that is one failure.
+        """
+        known = self._suspects.get(address, Suspicion(now, now, 0))
+        failures = known.failures + (not known.failures or now >= known.until)
+        seconds = min(SUSPECT_SECONDS_MAX, SUSPECT_SECONDS * 2 ** min(failures - 1, 16))
+        self._suspects[address] = Suspicion(now, now + seconds, failures)
         self._is_stale = True
 
     def refused(self, address: str, now: float) -> None:
         """A reply came, and the node knows no leader: others first for a moment."""
-        failures = self._suspects.get(address, (0.0, 0))[1]
-        self._suspects[address] = (now + LEADERLESS_SECONDS, failures)
+        self._suspects[address] = Suspicion(now, now + LEADERLESS_SECONDS, 0)
         self._is_stale = True
 
     def answered(self, address: str) -> None:
@@ -161,7 +182,7 @@ class Router:
     def is_suspect(self, address: str, now: float) -> bool:
         """Whether it failed lately."""
         known = self._suspects.get(address)
-        return known is not None and now < known[0]
+        return known is not None and now < known.until
 
     # --- the map -------------------------------------------------------------------
 
