@@ -341,3 +341,86 @@ def test_node_that_was_never_in_a_term_refuses_by_silence() -> None:
     assert started.raw.term == 0
     started.raw.step(Message(T.MSG_PRE_VOTE, 1, 2, 1, 0, 0))
     assert started.handle_ready() == []
+
+
+# What a host knows and a peer can't say
+
+
+def test_host_that_saw_a_leader_die_shortens_the_wait() -> None:
+    group = Group(3, check_quorum=True, election_ticks=10)
+    group.elect(1)
+    group.isolate(1)
+    group[2].raw.campaign()
+    group.settle()
+    assert group[3].raw.lead == 1, "it heard the leader just now and grants nothing"
+    for node in (2, 3):
+        group[node].raw.forget_leader(2)
+        assert group[3].raw.lead == 1, "not the one it follows"
+        group[node].raw.forget_leader(1)
+    group[2].raw.campaign()
+    group.settle()
+    assert (group[2].raw.role, group[3].raw.lead) == (Role.LEADER, 2)
+
+
+def test_forgetting_a_leader_does_not_make_room_for_a_second_one() -> None:
+    group = Group()
+    group.elect(1)
+    group[2].raw.forget_leader(1)
+    with pytest.raises(AssertionError, match="two leaders of term 1"):
+        group[2].raw.step(Message(T.MSG_HEARTBEAT, 2, 3, 1))
+
+
+def test_vote_that_is_not_cast_goes_to_the_leader_and_is_written() -> None:
+    host = stored(3, (1, 2, 3), [], HardState(1))
+    host.raw.vote_for_leader()
+    assert not host.raw.has_ready()
+    host.raw.step(Message(T.MSG_HEARTBEAT, 3, 1, 4))
+    host.handle_ready()
+    host.raw.vote_for_leader()
+    host.handle_ready()
+    assert host.disk.hard_state == HardState(4, 1, 0)
+    host.raw.step(Message(T.MSG_VOTE, 3, 2, 4, 9, 9))
+    assert [message.reject for message in host.handle_ready()] == [True]
+
+
+def test_node_that_lost_its_disk_is_probed_and_counts_for_nothing() -> None:
+    group = Group()
+    group.elect(1)
+    group.isolate(2)
+    group.propose(1, "a")
+    group.settle()
+    group[1].raw.forget_progress(3)
+    assert group[1].raw.status().progress[3].match == 0
+    group.hosts[3] = stored(3, group.voters, [], HardState(1, 1, 0))
+    group.propose(1, "b")
+    group.settle()
+    assert group[3].applied_bodies() == [b"a", b"b"]
+    assert group[1].raw.status().progress[3].match == 3
+
+
+def test_node_alone_takes_back_what_it_could_not_write() -> None:
+    group = Group(1, async_storage_writes=True)
+    group.elect(1)
+    group[1].stalled = True
+    group.propose(1, "a", "b", "c")
+    group.settle()
+    group[1].appends.clear()
+    group[1].raw.withdraw(3)
+    group[1].raw.check_invariants()
+    assert (group[1].raw.last_index, group[1].raw.statistics()["uncommitted_bytes"]) == (2, 1)
+    with pytest.raises(AssertionError, match="is committed can't be taken back"):
+        group[1].raw.withdraw(1)
+    group[1].raw.withdraw(2)
+    group[1].stalled = False
+    group.propose(1, "d")
+    group.settle()
+    assert group[1].applied_bodies() == [b"d"]
+    assert [entry.index for entry in group[1].applied] == [1, 2]
+
+
+def test_what_others_may_have_seen_is_not_taken_back() -> None:
+    group = Group(3, async_storage_writes=True)
+    group.elect(1)
+    group.propose(1, "a")
+    with pytest.raises(AssertionError, match="what others may have seen"):
+        group[1].raw.withdraw(2)
