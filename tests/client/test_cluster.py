@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -236,6 +237,24 @@ def test_outcome_that_the_forwarder_does_not_know_is_asked_again(
         assert client.query(1, "m", MONTH).value.sum == 1
 
 
+def test_node_that_is_silent_to_the_question_for_its_map_leaves_no_doubt(
+    connect: Connect, quick: None
+) -> None:
+    with FakeCluster(2) as cluster:
+        first, second = cluster.nodes
+        cluster.lead(second)
+        with connect([second.address]) as client:
+            client.ingest([Event(1, "m")])
+            cluster.kill(first, second)
+            first._thread.join()
+            cluster.lead(first, push=True)
+            client.ingest([Event(1, "m")])  # takes the push, if it did not come before
+            second.thawed.clear()
+            with pytest.raises(ConnectionError, match="nothing was done"):
+                client.ingest([Event(1, "m")], timeout=0.7)
+        assert cluster.memory.totals[1, "m"] == 2
+
+
 # --- hearing of the leader ----------------------------------------------------------------------
 
 
@@ -262,7 +281,9 @@ def test_idle_connection_with_a_push_is_used_again_by_the_blocking_client(
     with Client(cluster.addresses) as client:
         client.ingest([Event(1, "m")])
         cluster.lead(second, push=True)
-        client.ingest([Event(1, "m")])
+        (idle,) = client._pool._idle[first.address]
+        select.select([idle._socket], [], [], 10)
+        client.ingest([Event(1, "m")])  # to the first: the push is taken when it is picked
         client.ingest([Event(1, "m")])
     assert first.accepted == 1 and len(ingests(second)) == 1
 
