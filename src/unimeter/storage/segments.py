@@ -30,7 +30,8 @@ WINDOW_BYTES = 16 * 1024 * 1024  # one read of a walk through a whole segment
 _MARK_BYTES = 256 * 1024  # about so far apart are the places a walk can start from
 _SUFFIX = ".seg"
 RESTORE_ADVICE = (
-    "Nothing was changed. Restore the directory from a copy, or take the entries from another node."
+    "Nothing was changed. Restore the directory from a copy; a node of a cluster is made anew "
+    "from the others with `unimeter recover`."
 )
 
 

@@ -258,7 +258,10 @@ class Wal:
             timestamp_ns = self.last_timestamp_ns
             entry = Entry(index, term, NOOP, timestamp_ns, entry.body)
         assert index == self.last_index + 1, f"entry {index} after {self.last_index}"
-        assert timestamp_ns >= self.last_timestamp_ns, "the log's clock went back"
+        assert timestamp_ns >= self.last_timestamp_ns, (
+            f"the log's clock went back: entry {index} of kind {entry.kind} is of {timestamp_ns}, "
+            f"the one before of {self.last_timestamp_ns}"
+        )
         assert term >= self.last_term, "the log's term went back"
         self._staged.append(entry)
         if term != self.last_term:
@@ -601,7 +604,9 @@ class Wal:
                 break
         if walk.next_index != index + 1:
             raise tail.rot(active.file, walk, f"{self._witness_path} says that it stays")
-        tail.cut(active.file, walk.position, walk.limit)
+        # Of the segment that was being written it is known from where on it is blank.
+        is_known = active.position > SEGMENT_HEADER_BYTES
+        tail.cut(active.file, walk.position, active.position if is_known else walk.limit)
         active.take_over_from(walk)
 
     # --- the rest --------------------------------------------------------------
