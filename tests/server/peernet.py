@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -226,6 +226,33 @@ class Raw:
             pass
 
 
+@asynccontextmanager
+async def fake(
+    sock: socket.socket, behave: Callable[[Raw], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Somebody else listening where a node should be."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())  # type: ignore[arg-type]
+        raw = Raw(reader, writer)
+        try:
+            await behave(raw)
+        finally:
+            await raw.close()
+
+    server = await asyncio.start_server(run, sock=sock)
+    try:
+        yield
+    finally:
+        server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what was accepted gets its task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def shaking(
     hello: PeerHello, *, is_dialler: bool = True, secret: bytes = SECRET, nonce: bytes = bytes(32)
 ) -> Handshake:
@@ -237,3 +264,28 @@ def shaking(
         hello=lambda: hello,
         judge=lambda own, other: "",
     )
+
+
+def loops() -> list[str]:
+    """The event loops to test on."""
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return ["asyncio"]
+    return ["asyncio", "uvloop"]
+
+
+def on_net(body: Callable[[Net], Awaitable[None]], loop: str = "asyncio") -> None:
+    """Run `body` with a net on a loop of its own."""
+
+    async def inside() -> None:
+        async with net() as made:
+            await body(made)
+
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(inside())

@@ -21,6 +21,7 @@ brings it. What the head says does.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from unimeter.raft.messages import LOCAL_TYPES, Entry, Message, MessageType, Snapshot, SnapshotMeta
@@ -112,9 +113,11 @@ def decode_message(payload: memoryview) -> Message:
         position += context_bytes
     if position + count * ENTRY_HEAD_BYTES > size:
         raise _malformed(f"{size} bytes for a context of {context_bytes} and {count} entries")
-    entries: list[Entry] = []
+    entries: Sequence[Entry] = ()
     if count:
-        position = _decode_entries(payload, position, count, entries)
+        found: list[Entry] = []
+        position = _decode_entries(payload, position, count, found)
+        entries = found
     if position != size:
         raise _malformed(f"{size} bytes of which {position} are a message")
     return Message(

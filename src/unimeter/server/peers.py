@@ -155,6 +155,7 @@ class Peers:
         self._hellos: dict[int, PeerHello] = {}  # the last of each peer
         self._clock_warned: set[int] = set()
         self._refused_at: dict[int, float] = {}
+        self._is_closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.AbstractServer | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -178,6 +179,7 @@ class Peers:
 
     async def close(self) -> None:
         """Close everything; what was sent still leaves, for a second at most."""
+        self._is_closing = True
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         for task in self._tasks:
@@ -308,7 +310,9 @@ class Peers:
     def joined(self, link: PeerLink) -> None:
         """A connection was made."""
         self._links[link] = None
-        if link.is_dialler:
+        if self._is_closing:
+            link.close("this node is closing", is_abrupt=True)
+        if link.is_dialler or link.is_closed:
             return
         self._counts["accepted"] += 1
         self._strangers[link] = None
