@@ -45,6 +45,7 @@ from unimeter.raft.messages import (
     LOCAL_APPEND_THREAD,
     LOCAL_APPLY_THREAD,
     MSG_PRE_VOTE,
+    MSG_PROP,
     MSG_TIMEOUT_NOW,
     MSG_VOTE,
     NO_NODE,
@@ -62,6 +63,7 @@ from unimeter.storage.writer import Writer
 INLINE_SYNC_BYTES_MAX = 96 * 1024
 """Staged bytes up to which the host's thread syncs by itself: measured in docs/internals."""
 
+_NEVER = (MSG_PROP,)  # an entry is made by the node that leads: offsets and time are its own
 _MUTE = (MSG_VOTE, MSG_PRE_VOTE, MSG_TIMEOUT_NOW)  # what a node that may not vote does not hear
 
 
@@ -182,7 +184,9 @@ class Replica:
 
         Its way is only begun: `carry_out` sends and stages it, `flush` makes it durable.
         """
-        if not self.leads:
+        # The core's own word: it may have been deposed by a message since its last Ready, and
+        # would send the proposal on, with our offsets and our time, to a leader with others.
+        if not self.leads or self.raft.role is not LEADER:
             return None
         try:
             self.raft.propose([Entry(0, 0, kind, timestamp_ns, body)])
@@ -192,7 +196,7 @@ class Replica:
 
     def step(self, message: Message) -> None:
         """Take a peer's message; what follows from it happens in `carry_out`."""
-        if self.is_mute and message.type in _MUTE:
+        if message.type in _NEVER or (self.is_mute and message.type in _MUTE):
             return
         self.raft.step(message)
 
