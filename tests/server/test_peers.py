@@ -331,7 +331,8 @@ def test_a_node_that_does_not_belong_here_is_refused_and_both_are_told(
         assert two.handler.refusals[0][0] == 1
         assert one.handler.ups == two.handler.ups == []
         assert one.count["refused"] > 0 and one.count["refused_by_peer"] > 0
-        assert any("it refuses this node" in each and words in each for each in two.said)
+        await until(lambda: any("it refuses this node" in each for each in two.said))
+        assert any(words in each for each in two.said)
 
     on_net(body)
 

@@ -130,7 +130,7 @@ def check_of(length: int, kind: int, flags: int) -> int:
 
 def frame_header(kind: int, length: int, crc: int) -> bytes:
     """The 12 bytes before a payload of `length` bytes with checksum `crc`."""
-    assert length <= limits.PEER_FRAME_BYTES_MAX, f"a frame of {length} bytes can't be sent"
+    assert length + HEADER_BYTES <= limits.PEER_FRAME_BYTES_MAX, f"a frame of {length} bytes"
     return _HEADER.pack(length, kind, 0, check_of(length, kind, 0), crc)
 
 
