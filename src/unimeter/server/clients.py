@@ -305,6 +305,10 @@ class Clients:
         """Run `callback` after the reads of this turn of the loop."""
         self.loop.call_soon(callback)
 
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Run `callback` on the loop after a while."""
+        self.loop.call_later(seconds, callback)
+
     def post(self, callback: Callable[..., None], *args: Any) -> None:
         """Run `callback` on the loop; from any thread."""
         try:

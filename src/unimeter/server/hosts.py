@@ -26,6 +26,9 @@ class Host(Protocol):
     def soon(self, callback: Callable[[], None]) -> None:
         """Run `callback` once all input that is ready now was fed."""
 
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Run `callback` on the node's thread after about so long, or sooner."""
+
     def post(self, callback: Callable[..., None], *args: Any) -> None:
         """Run `callback` on the node's thread; may be called from any thread."""
 
@@ -62,6 +65,10 @@ class InlineHost:
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Do nothing: the caller runs the turn itself."""
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Run it now: nobody would come back to it."""
+        callback()
 
     def post(self, callback: Callable[..., None], *args: Any) -> None:
         """Run it now."""

@@ -131,10 +131,14 @@ def _settle_collector() -> None:
 
 
 def _startup_line(server: Server) -> str:
-    node = server.node
+    node, members = server.node, server.members
+    place = ""
+    if members is not None:
+        peers = ", ".join(f"{n}={host}:{port}" for n, (host, port) in members.others.items())
+        place = f"as node {members.node_id} of cluster {members.name!r} with peers {peers}, "
     return (
         f"serving {server.config.bind}:{server.port}, http {server.config.bind}:"
-        f"{server.http_port}, data in {os.path.abspath(server.config.data_dir)}, "
+        f"{server.http_port}, {place}data in {os.path.abspath(server.config.data_dir)}, "
         f"recovered to index {node.machine.applied} "
         f"({node.machine.next_offset - 1:,} events, {node.opened.replayed_events:,} replayed)"
     )
