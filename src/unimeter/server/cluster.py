@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = limits.TICK_SECONDS
 STATUS_TICKS = 10  # a node says how it is twice a second
 GONE_CAMPAIGN_SECONDS = 0.03  # times the rank of a node: not all stand for election at once
+GONE_CAMPAIGNS = 5  # then the usual timeout takes over; asking for pre-votes harms nobody
 TRANSFER_SECONDS = 2.0  # a leader that stops waits so long for another to take over
 
 
@@ -251,11 +252,14 @@ class Cluster:
         self.node.request_turn()
         others = [voter for voter in self.members.voters if voter != node_id]
         rank = others.index(self.members.node_id)
-        self.loop.call_later(GONE_CAMPAIGN_SECONDS * (1 + rank), self._campaign)
+        pause = GONE_CAMPAIGN_SECONDS * (1 + rank)
+        self.loop.call_later(pause, self._campaign, GONE_CAMPAIGNS, pause)
 
-    def _campaign(self) -> None:
-        if self.node.failure is None and self.node.lead == 0 and self.joining.is_active:
+    def _campaign(self, times: int, pause: float) -> None:
+        """Stand for election; again, if the others had not heard yet that the leader is gone."""
+        if times and self.node.failure is None and not self.node.lead and self.joining.is_active:
             self.node.stand_for_election()
+            self.loop.call_later(2 * pause, self._campaign, times - 1, pause)
 
     def lead_changed(self, lead: int) -> None:
         """Another node leads, or none (0)."""

@@ -57,13 +57,17 @@ class Dialler:
                 self._failed(describe(error))
                 if was_lost and is_refusal(error):
                     self._peers.gone(self.node_id)
-                was_lost = False
+                    was_lost = False
                 await self._pause(can_wake=True)
                 continue
             await asyncio.shield(link.ended)  # others wait for it too
-            was_lost = self._is_worth_another(link)
-            if not was_lost:
-                await self._pause(can_wake=False)
+            if self._is_worth_another(link):
+                was_lost = True
+                continue
+            # A process that is being ended may still take a connection, and drop it at once:
+            # that the link was lost before is remembered until one is up, or refused.
+            was_lost = was_lost and not link.since
+            await self._pause(can_wake=False)
 
     async def _connect(self, link: PeerLink) -> BaseException | None:
         """Connect `link`; the error if that fails."""

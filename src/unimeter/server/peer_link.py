@@ -202,7 +202,11 @@ class PeerLink(asyncio.BufferedProtocol):
         return 0 if self.is_closed else self.transport.get_write_buffer_size()
 
     def write(self, buffers: list[Buffer]) -> None:
-        """Write one whole frame."""
+        """Write one whole frame. Never on a closing transport.
+
+        asyncio's `writelines` (Python 3.12) would watch the descriptor again, and the
+        next connection that gets its number would be deaf.
+        """
         size = 0
         for buffer in buffers:
             size += len(buffer)
@@ -215,6 +219,8 @@ class PeerLink(asyncio.BufferedProtocol):
 
     def _answer(self, buffers: list[Buffer]) -> None:
         """Write on a connection that the peer dialled; one that does not read is closed."""
+        if self.transport.is_closing():
+            return
         if self.waiting_bytes > limits.PEER_OUT_BYTES_MAX:
             self.close("it does not read its answers", is_abrupt=True)
         else:

@@ -234,7 +234,7 @@ class Peers:
 
     def _usable(self, to: int) -> PeerLink | None:
         link = self._out.get(to)
-        if link is None or link.is_closed:
+        if link is None or link.transport.is_closing():
             self._counts["dropped_no_link"] += 1
             return None
         if link.transport.get_write_buffer_size() > limits.PEER_OUT_BYTES_MAX:
