@@ -122,6 +122,24 @@ def test_frames_that_cannot_be_sent_are_dropped_and_counted() -> None:
     on_net(body)
 
 
+@pytest.mark.parametrize("loop", loops())
+def test_a_connection_that_is_closing_is_given_nothing_more(loop: str) -> None:
+    async def body(made: Net) -> None:
+        one, two = await made.start(1), await made.start(2)
+        for _ in range(3):  # the numbers of descriptors come round again
+            await until(lambda: one.peers.is_up(2))
+            one.peers._out[2].transport.abort()
+            assert not one.peers.send_frame(2, FORWARD, bytes(1_000_000))
+            one.peers.send(append(1, size=100_000))
+            heard = len(two.handler.messages)
+            await until(lambda: not one.peers.is_up(2))
+            await until(lambda: one.peers.is_up(2))
+            one.peers.send(append(1, size=100_000))
+            await until(lambda heard=heard: len(two.handler.messages) == heard + 1)
+
+    on_net(body, loop)
+
+
 def test_statistics_count_what_was_sent_and_what_arrived() -> None:
     async def body(made: Net) -> None:
         one, two = await made.start(1), await made.start(2)
