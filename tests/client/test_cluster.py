@@ -431,7 +431,11 @@ def test_stream_goes_on_at_another_node_without_loss_or_repetition(
     assert subscribed(second) and subscribed(third)
 
 
-def test_stream_leaves_a_node_that_knows_no_leader(cluster: FakeCluster, connect: Connect) -> None:
+def test_stream_leaves_a_node_that_knows_no_leader(
+    cluster: FakeCluster, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (alert_stream, subscription):
+        monkeypatch.setattr(module, "PING_SECONDS", 1000.0)  # the push alone must do
     first, second, _ = cluster.nodes
     with connect(cluster.addresses) as client:
         alerts = Alerts(client)
