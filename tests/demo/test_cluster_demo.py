@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from unimeter import AggType, Client, Event, MetricSchema, current_month
 from unimeter.demo import cluster
 from unimeter.demo.cluster import Verdict, check_clients
 from unimeter.demo.cluster_load import Load, Sender
 from unimeter.demo.cluster_process import ClusterProcess, write_secret
+from unimeter.demo.cluster_view import View
 from unimeter.demo.process import free_ports
 from unimeter.demo.workload import Expected
 
@@ -90,6 +96,49 @@ def test_totals_of_all_clients_are_one() -> None:
     alone = [sender.expected.totals() for sender in load.senders]
     assert load.expected().totals() == {**alone[0], **alone[1]}
     assert isinstance(load.expected(), Expected)
+
+
+def states_compared(monkeypatch: pytest.MonkeyPatch, folder: Path, *found: object) -> bool:
+    """Check three directories of which ``unimeter verify`` would say this."""
+    answers = iter(found)
+
+    def say(directory: Path, index: int) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; print(sys.argv[1])",
+            json.dumps(next(answers)),
+        ]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(cluster, "start_verify", say)
+    verdict = Verdict(lambda line: None)
+    cluster.check_directories(ClusterProcess(folder), 9, verdict)
+    return verdict.is_good
+
+
+def test_one_state_that_differs_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    same, odd = {"index": 9, "state_hash": "aa"}, {"index": 9, "state_hash": "ab"}
+    early = {"index": 8, "state_hash": "aa"}
+    assert states_compared(monkeypatch, tmp_path, same, same, same)
+    assert not states_compared(monkeypatch, tmp_path, same, same, odd)
+    assert not states_compared(monkeypatch, tmp_path, early, early, early)
+    assert not states_compared(monkeypatch, tmp_path, {}, {}, {})
+
+
+def test_the_live_picture_has_nodes_traffic_and_faults(tmp_path: Path) -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, width=120, force_terminal=True)
+    view = View(ClusterProcess(tmp_path), console)
+    view.load = quiet_load()
+    view.begin("three nodes, undisturbed")
+    view.begin("SIGKILL of node 1, the leader").note = "node 2 leads after 0.1 s"
+    view._look()
+    view._look()
+    console.print(view.picture())
+    words = printed.getvalue()
+    assert words.count("killed") == 3 and "200 events acknowledged" in words
+    assert "SIGKILL of node 1, the leader" in words and "node 2 leads after 0.1 s" in words
 
 
 # --- the processes --------------------------------------------------------------------
