@@ -15,7 +15,7 @@ from tests.storage.test_raft_log import CLUSTER, KEY, PATH
 from unimeter.engine import catalog, entries
 from unimeter.engine.decode import EntryBuilder
 from unimeter.errors import CorruptionError, RangeUnavailableError
-from unimeter.raft.messages import NOOP, Entry, Snapshot, SnapshotMeta
+from unimeter.raft.messages import NOOP, Entry, HardState, Snapshot, SnapshotMeta
 from unimeter.raft.storage import Compacted
 from unimeter.storage import install, wal
 from unimeter.storage.disk import Disk, OsDisk
@@ -279,6 +279,15 @@ def test_on_a_real_disk_it_takes_over_and_a_start_finds_it(
     assert again.opened.machine.state_hash() == state_at(41)
     again.opened.close()
     assert verify(PATH).ok
+
+
+def test_a_log_never_ends_in_a_term_that_the_node_has_not_seen() -> None:
+    for term, vote in ((1, 0), (2, 3), (4, 2), (9, 1)):
+        member = follower(MemoryDisk(), "behind")
+        member.log.persist_vote(term, vote)
+        take_over(member)
+        found = member.log.initial_state()[0]
+        assert found == HardState(max(term, 4), vote if term >= 4 else 0, INDEX)
 
 
 def test_exact_answers_over_events_that_were_never_here_are_refused() -> None:

@@ -10,7 +10,12 @@ import pytest
 from tests.storage.test_raft_log import CLUSTER, KEY, PATH
 
 from unimeter.engine import entries
-from unimeter.errors import CorruptionError, DirectoryInUseError, RottenEntryError
+from unimeter.errors import (
+    CorruptionError,
+    DirectoryInUseError,
+    FatalStorageError,
+    RottenEntryError,
+)
 from unimeter.raft.messages import NOOP, Entry
 from unimeter.storage import layout, repair
 from unimeter.storage.layout import Identity
@@ -267,6 +272,29 @@ def test_a_running_node_repairs_its_log_and_goes_on(index: int) -> None:
     opened.wal.sync()
     opened.close()
     assert open_member(disk).wal.last_index == LAST + 1
+
+
+def test_damage_in_what_stays_of_a_removed_suffix_is_met_again_by_the_next_start() -> None:
+    disk = WHOLE.clone()
+    opened = open_member(disk)
+    path, start, _ = PLACES[3]
+    disk._files[path].data[start + 70] ^= 1
+    with pytest.raises(RottenEntryError) as caught:
+        RaftLog(opened).stage([Entry(7, 9, entries.METRIC_DELETE, 1000, b"new")])
+    assert caught.value.index == 4 and opened.wal.statistics()["failed"]
+    with pytest.raises(FatalStorageError):
+        opened.wal.append(8, 9, entries.METRIC_DELETE, 1000, b"")
+    opened.close()
+    for _ in range(2):
+        with pytest.raises(RottenEntryError) as caught:
+            open_member(disk)
+        assert caught.value.index == 4
+    repair_entry(disk, PATH, WHO, entry(4))
+    opened = open_member(disk)
+    assert opened.wal.last_index == 6
+    RaftLog(opened).stage([Entry(7, 9, entries.METRIC_DELETE, 1000, b"new")])
+    opened.wal.sync()
+    assert [e.index for e in opened.wal.read(1)] == list(range(1, 8))
 
 
 class PowerCut(BaseException):

@@ -125,8 +125,14 @@ def install(opened: Opened, received: Received) -> Machine:
     opened.snapshots.abandon()
     disk.rename(received.path, snapshot_path(path, base.index))
     disk.sync_directory(f"{path}/snapshots")
-    removed_ns = max(received.latest_ns, superblock.current.removed_timestamp_ns)
+    block = superblock.current
+    removed_ns = max(received.latest_ns, block.removed_timestamp_ns)
+    # A log may not end in a term that this node has not seen. It voted for nobody in a
+    # later one, or it would have seen it.
+    is_later = base.term > block.term
     superblock.update(
+        term=max(block.term, base.term),
+        vote=0 if is_later else block.vote,
         snapshot_index=base.index,
         kept_index=base.index + 1,
         removed_timestamp_ns=removed_ns,

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unimeter import limits
-from unimeter.errors import CorruptionError
+from unimeter.errors import CorruptionError, RottenEntryError
 from unimeter.raft.messages import NOOP
 from unimeter.storage import layout, tail
 from unimeter.storage.active import ActiveSegment, count_that_fits
@@ -560,8 +560,10 @@ class Wal:
         """Remove every entry above `index`, durably (for replication).
 
         Nothing may be staged, and nothing above `index` committed. Once this has begun,
-        a crash ends it: the witness says so before the first byte goes. `index` is
-        in the log or the one that an empty log goes on after.
+        a start ends it: the witness says so before the first byte goes. `index` is
+        in the log or the one that an empty log goes on after. Raises RottenEntryError
+        where an entry that stays is damaged; the process must stop, as for
+        FatalStorageError, and the next start meets the same.
         """
         with self._sync_lock:
             if self._failure is not None:
@@ -574,6 +576,11 @@ class Wal:
                 self._witness.begin_cut(index)
                 self._remove_after(index)
                 self._witness.end_cut()
+            except RottenEntryError as error:
+                # In what stays. The removal has begun: the next start meets the damage too,
+                # and goes on with the removal once that is repaired.
+                self._fail(error)
+                raise
             except Exception as error:
                 raise self._fail(error) from error
             with self._stage_lock:
@@ -625,6 +632,7 @@ class Wal:
             "sync_ns": self._sync_ns,
             "rolls": self._rolls,
             "full": int(self.full),
+            "failed": int(self._failure is not None),
             "cut_bytes": self.cut_bytes,
         }
 
