@@ -406,6 +406,10 @@ class FakeCluster:
             for node in self.nodes:
                 node.push_map()
 
+    def maps_asked(self) -> int:
+        """How often a map was asked for: by every new connection, and after every failure."""
+        return sum(node.seen.count(PartitionMap()) for node in self.nodes)
+
     def forget_leader(self, *, push: bool = False) -> None:
         """An election begins: nobody knows a leader."""
         with self.memory.lock:
