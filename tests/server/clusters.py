@@ -262,7 +262,9 @@ class FakeClient:
     @property
     def is_closed(self) -> bool:
         """Whether the node hung up, or is gone."""
-        return self.transport.is_closed or not self.member.is_running
+        member = self.member
+        is_same = member.is_running and self.connection.clients is member.clients
+        return self.transport.is_closed or not is_same
 
     def _take(self, data: bytes) -> None:
         self.framer.receive_data(data)
