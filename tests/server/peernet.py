@@ -38,6 +38,7 @@ def hello_of(node_id: int, **changes: Any) -> PeerHello:
         MEMBERS,
         format_version=1,
         incarnation=100 + node_id,
+        process=1000 + node_id,
         clock_ns=NOW_NS,
         advertise=f"127.0.0.1:700{node_id}",
         address=f"127.0.0.1:900{node_id}",

@@ -67,6 +67,7 @@ ONE = PeerHello(
     members=(1, 2, 3),
     format_version=1,
     incarnation=258,
+    process=0x0101,
     term=4,
     last_index=1000,
     commit=998,
@@ -80,6 +81,7 @@ TWO = PeerHello(
     members=(1, 2, 3),
     format_version=1,
     incarnation=772,
+    process=0x0202,
     membership=Membership.RECOVERING,
     term=3,
     last_index=900,
@@ -98,7 +100,7 @@ VERDICT = Verdict(TRANSFER, "")
 
 HEADER = "payload length:4,kind:1,flags:1,check:2,checksum:4"
 HELLO_FIELDS = (
-    "version:2,format:2,cluster id:16,node id:8,incarnation:8,membership:1,term:8,"
+    "version:2,format:2,cluster id:16,node id:8,incarnation:8,process:8,membership:1,term:8,"
     "last index:8,commit:8,clock:8,member count:1,member:8,member:8,member:8,"
     "advertise length:1,advertise:6,address length:1,address:6,proof:32"
 )

@@ -131,9 +131,8 @@ def test_a_connection_that_is_closing_is_given_nothing_more(loop: str) -> None:
             one.peers._out[2].transport.abort()
             assert not one.peers.send_frame(2, FORWARD, bytes(1_000_000))
             one.peers.send(append(1, size=100_000))
-            heard = len(two.handler.messages)
-            await until(lambda: not one.peers.is_up(2))
-            await until(lambda: one.peers.is_up(2))
+            heard, ups = len(two.handler.messages), len(one.handler.ups)
+            await until(lambda ups=ups: len(one.handler.ups) > ups)
             one.peers.send(append(1, size=100_000))
             await until(lambda heard=heard: len(two.handler.messages) == heard + 1)
 
@@ -166,7 +165,9 @@ def test_a_peers_hello_is_known_from_its_last_connection() -> None:
     async def body(made: Net) -> None:
         one, two = await made.start(1), await made.start(2, term=5, last_index=99)
         await until(lambda: one.peers.is_up(2) and two.peers.is_up(1))
-        assert one.peers.hello_of(2) == hello_of(2, term=5, last_index=99)
+        known = one.peers.hello_of(2)
+        assert known is not None and known.process != 0
+        assert known == hello_of(2, term=5, last_index=99, process=known.process)
         assert one.peers.hello_of(3) is None
 
     on_net(body)
@@ -372,12 +373,12 @@ def test_a_node_with_the_id_of_another_is_refused_by_it_and_by_the_others() -> N
     async def body(made: Net) -> None:
         one, two = await made.start(1), await made.start(2)
         await until(lambda: one.peers.is_up(2) and two.peers.is_up(1))
-        # Another node 2, at the address of node 3.
-        twin = await made.start(3, says=2, incarnation=999, address="127.0.0.1:1")
+        # Node 2 again, on a copy of its directory, at the address of node 3.
+        twin = await made.start(3, says=2, address="127.0.0.1:1")
         await until(lambda: twin.handler.refusals and one.count["dials_failed"] > 1)
         sentence = twin.handler.refusals[0][1]
         assert sentence == (
-            "node id 2 is used twice: another node with that id is connected from 127.0.0.1:9002"
+            "node id 2 is used twice: another process with that id is connected from 127.0.0.1:9002"
         )
         assert one.peers.is_up(2) and two.peers.is_up(1), "the first one stays"
         reason = f"node 2 answers at 127.0.0.1:{made.ports[3]}, where node 3 should be"
@@ -386,11 +387,22 @@ def test_a_node_with_the_id_of_another_is_refused_by_it_and_by_the_others() -> N
     on_net(body)
 
 
+def test_a_node_that_has_dialled_itself_is_told_so() -> None:
+    async def body(made: Net) -> None:
+        made.ports[3] = made.ports[2]  # a slip of the operator
+        two = await made.start(2)
+        await until(lambda: two.handler.refusals)
+        sentence = "node 2 has connected to itself: check the addresses of the peers"
+        assert two.handler.refusals[0] == (3, sentence)
+
+    on_net(body)
+
+
 def test_two_processes_with_one_id_do_not_talk_to_each_other() -> None:
     async def body(made: Net) -> None:
         two = await made.start(2)
         raw = await Raw.dial(made.ports[2])
-        handshake = await raw.shake(shaking(hello_of(2, incarnation=5, address="elsewhere:1")))
+        handshake = await raw.shake(shaking(hello_of(2, address="elsewhere:1")))
         assert handshake.refusal == (
             "node id 2 is used twice, at 127.0.0.1:9002 and at elsewhere:1: "
             "give each node an id of its own"
@@ -409,7 +421,7 @@ def test_a_peer_that_was_replaced_is_let_in_once_the_former_is_gone() -> None:
         await made.stop(two)
         two = await made.start(2, incarnation=7)
         await until(lambda: one.peers.is_up(2) and two.peers.is_up(1))
-        assert one.peers.hello_of(2) == two.handler.own
+        assert one.peers.hello_of(2).incarnation == 7
 
     on_net(body)
 

@@ -32,8 +32,8 @@ from unimeter.wire.peer_hello import (
 )
 
 SECRET = b"0123456789abcdef"
-ONE = PeerHello(bytes(range(16)), 1, (1, 2, 3), 1, 11, address="a:1")
-TWO = replace(ONE, node_id=2, incarnation=22, address="b:1")
+ONE = PeerHello(bytes(range(16)), 1, (1, 2, 3), 1, 11, 111, address="a:1")
+TWO = replace(ONE, node_id=2, incarnation=22, process=222, address="b:1")
 
 
 class Side:
@@ -244,6 +244,7 @@ hellos = st.builds(
     members=st.sets(u64, max_size=9).map(lambda ids: tuple(sorted(ids))),
     format_version=st.integers(0, 2**16 - 1),
     incarnation=u64,
+    process=u64,
     membership=st.sampled_from(list(Membership)),
     term=u64,
     last_index=u64,
@@ -283,7 +284,7 @@ def test_members_out_of_order_and_unknown_memberships_are_refused():
     with pytest.raises(PeerProtocolError, match="do not ascend"):
         decode_hello(swapped)
     with pytest.raises(PeerProtocolError, match="membership 9"):
-        decode_hello(good[:36] + b"\x09" + good[37:])
+        decode_hello(good[:44] + b"\x09" + good[45:])
 
 
 REFUSALS = [

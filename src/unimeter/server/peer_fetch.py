@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from unimeter import limits
 from unimeter.raft.messages import Entry
@@ -45,6 +46,7 @@ def fetch_entry(
     Blocks for `timeout` seconds at most. `say` is told why a peer did not help.
     """
     deadline = time.monotonic() + timeout
+    hello = replace(hello, process=int.from_bytes(os.urandom(8), "little"))
     others = [(node, place) for node, place in sorted(addresses.items()) if node != hello.node_id]
     for number, (node, place) in enumerate(others):
         left = deadline - time.monotonic()

@@ -14,9 +14,10 @@ two crossing connections to keep, and each notices for itself whether it can be
 heard. A link is *up* once the handshake (`wire.peer_handshake`) is over and neither
 side refuses the other; `on_up` and `on_down` speak of the outgoing one.
 
-An id belongs to one node at a time. Of a node that is connected, a second connection
-replaces the first; of another incarnation with the same id, it is refused while the first
-is there and answers.
+An id belongs to one process at a time. Of a process that is connected, a second connection
+replaces the first; of another process with the same id, it is refused while the first is
+there and answers (SILENT closes it otherwise). So two nodes started with one id, or on copies
+of one directory, are found out, and do not push each other away for ever.
 
 Bounds: what waits for one peer (PEER_OUT_BYTES_MAX), connections that have not proved
 themselves (PEER_STRANGERS_MAX, the oldest goes first, so that a crowd of strangers has to
@@ -34,7 +35,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unimeter import limits
@@ -145,6 +146,7 @@ class Peers:
         self.messages_sent = self.messages_received = 0
         self.fetches_answered = 0
         self.entropy, self._secret = entropy, secret
+        self._process = int.from_bytes(entropy(8), "little")
         self._snapshots = Snapshots(self, incoming)
         self._out: dict[int, PeerLink] = {}  # usable, by peer
         self._in: dict[int, PeerLink] = {}
@@ -303,7 +305,7 @@ class Peers:
             is_dialler=link.is_dialler,
             secret=self._secret,
             nonce=self.entropy(NONCE_BYTES),
-            hello=self.handler.hello,
+            hello=lambda: replace(self.handler.hello(), process=self._process),
             judge=lambda own, other: self._judge(link, own, other),
         )
 
@@ -407,15 +409,15 @@ class Peers:
         return f"node {other.node_id} answers at {address}, where node {link.node_id} should be"
 
     def _doubled(self, link: PeerLink, other: PeerHello) -> str:
-        """Whether another incarnation of that id is connected."""
+        """Whether another process with that id is connected."""
         for known in (self._in, self._out):
             present = known.get(other.node_id)
             if present is None or present is link or present.hello is None:
                 continue
-            if present.is_closed or present.hello.incarnation == other.incarnation:
+            if present.is_closed or present.hello.process == other.process:
                 continue
             return (
-                f"node id {other.node_id} is used twice: another node with that id is "
+                f"node id {other.node_id} is used twice: another process with that id is "
                 f"connected from {present.hello.address or 'elsewhere'}"
             )
         return ""

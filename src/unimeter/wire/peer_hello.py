@@ -25,7 +25,7 @@ from unimeter.wire.peer import PEER_VERSION, Fault, PeerProtocolError
 NO_CLUSTER: Final = bytes(16)  # the cluster id of a node that has no data yet
 CLOCK_WARN_NS: Final = 60 * 10**9  # two clocks further apart than this are worth a warning
 
-_FIXED: Final = struct.Struct("<HH16sQQBQQQqB")
+_FIXED: Final = struct.Struct("<HH16sQQQBQQQqB")
 _NODE: Final = struct.Struct("<Q")
 
 
@@ -46,6 +46,7 @@ class PeerHello:
     members: tuple[int, ...]  # all ids of the cluster, ascending, its own among them
     format_version: int  # of the storage
     incarnation: int = 0  # another number whenever the node begins without its former data
+    process: int = 0  # a random number of each process; `Peers` fills it in
     membership: Membership = Membership.VOTER
     term: int = 0
     last_index: int = 0
@@ -71,6 +72,7 @@ def encode_hello(hello: PeerHello) -> bytes:
         hello.cluster_id,
         hello.node_id,
         hello.incarnation,
+        hello.process,
         hello.membership,
         hello.term,
         hello.last_index,
@@ -89,9 +91,8 @@ def decode_hello(data: Buffer) -> PeerHello:
     """The hello in `data`; bytes behind the fields known here are a later version's."""
     reader = Reader(data)
     try:
-        version, form, cluster, node, incarnation, state, term, last, commit, clock, count = (
-            reader.unpack(_FIXED, "hello")
-        )
+        version, form, cluster, node, incarnation, process, *rest = reader.unpack(_FIXED, "hello")
+        state, term, last, commit, clock, count = rest
         members = tuple(int(reader.unpack(_NODE, "member")[0]) for _ in range(count))
         advertise = reader.text8("advertised address")
         address = reader.text8("peer address")
@@ -107,6 +108,7 @@ def decode_hello(data: Buffer) -> PeerHello:
         members,
         form,
         incarnation,
+        process,
         Membership(state),
         term,
         last,
@@ -132,7 +134,7 @@ def refusal_of(own: PeerHello, other: PeerHello) -> str:
             f"stores format {other.format_version}: run one release in a cluster"
         )
     if own.node_id == other.node_id:
-        if own.incarnation == other.incarnation and own.address == other.address:
+        if own.process == other.process:
             return f"node {own.node_id} has connected to itself: check the addresses of the peers"
         return (
             f"node id {own.node_id} is used twice, at {own.address} and at {other.address}: "
