@@ -113,3 +113,54 @@ def test_errors_are_sorted_like_those_of_a_sync(
     monkeypatch.setattr(DirectWriter, "write", failing)
     with pytest.raises(expected):
         file.write_durably(0, [b"x"])
+
+
+def test_zeros_past_the_page_cache_replace_what_was_there(file: OsFile, tmp_path: Path) -> None:
+    before = Random(1).randbytes(FILE_BYTES)
+    file.write(0, [before])
+    assert direct.fill_zeros_directly(str(tmp_path / "segment"), 2 * BLOCK_BYTES, 8 * BLOCK_BYTES)
+    expected = bytearray(before)
+    expected[2 * BLOCK_BYTES : 10 * BLOCK_BYTES] = bytes(8 * BLOCK_BYTES)
+    assert file.read(0, FILE_BYTES) == expected
+
+
+@pytest.mark.parametrize(("offset", "length"), [(1, BLOCK_BYTES), (0, 100), (0, 0)])
+def test_zeros_that_are_no_whole_blocks_are_left_to_a_plain_write(
+    file: OsFile, tmp_path: Path, offset: int, length: int
+) -> None:
+    assert not direct.fill_zeros_directly(str(tmp_path / "segment"), offset, length)
+    file.write(0, [b"x" * 9000])
+    file.fill_zeros(offset, length)
+    assert file.read(0, 9000) == b"x" * offset + bytes(min(length, 9000 - offset)) + b"x" * max(
+        0, 9000 - offset - length
+    )
+
+
+def test_zeros_go_the_plain_way_where_the_file_system_has_no_direct_one(
+    file: OsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "no direct writes")
+
+    file.write(0, [b"x" * BLOCK_BYTES])
+    real, calls = os.pwrite, []
+
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        calls.append(offset)
+        return refuse() if len(calls) == 1 else real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    file.fill_zeros(0, BLOCK_BYTES)
+    assert len(calls) == 2
+    assert file.read(0, BLOCK_BYTES) == bytes(BLOCK_BYTES)
+
+
+def test_zeros_on_a_full_disk_are_told_as_such(
+    file: OsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DiskFullError):
+        file.fill_zeros(0, BLOCK_BYTES)

@@ -348,7 +348,11 @@ class Cluster:
     def readiness(self) -> str:
         """Why clients can't be served here just now; "" when they can."""
         if not self.joining.is_active:
-            return self.joining.reason
+            links = self.peers.peer_statistics()
+            found = [
+                f"node {node}: {one['reason']}" for node, one in links.items() if one["reason"]
+            ]
+            return "; ".join([self.joining.reason, *found])
         if not self.node.lead:
             return "no leader is known: a majority of the nodes has to be reachable"
         return ""

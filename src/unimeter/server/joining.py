@@ -81,7 +81,7 @@ class Joining:
         if known is None:
             return self._judge_unknown(hello)
         if known == incarnation:
-            return ""
+            return self._judge_age(hello)
         if incarnation & RECOVERED and incarnation > known:
             self._take_new(node_id, incarnation)
             return ""
@@ -89,6 +89,17 @@ class Joining:
             f"node {node_id} comes with another data directory than the one this cluster knows. "
             f"If its disk was lost, run `unimeter recover` for node {node_id} on an empty "
             "directory; if this is an old copy, take the newer one"
+        )
+
+    def _judge_age(self, hello: PeerHello) -> str:
+        """A copy of a directory has the same incarnation; the leader knows what it once had."""
+        progress = self.node.replica.raft.status().progress.get(hello.node_id)
+        if progress is None or hello.last_index >= progress.match:
+            return ""
+        return (
+            f"node {hello.node_id} has entries up to {hello.last_index} and once acknowledged "
+            f"entry {progress.match}: its directory is an older copy, or lost its end. Start it "
+            "on the newer one, or run `unimeter recover` for it on an empty directory"
         )
 
     def _judge_unknown(self, hello: PeerHello) -> str:
@@ -122,8 +133,6 @@ class Joining:
 
     def on_refused(self, node_id: int, reason: str) -> None:
         """A peer does not want this node; it is asked again now and then."""
-        if self._refusals.get(node_id) != reason:
-            self.say(f"node {node_id} refuses this node: {reason}")
         self._refusals[node_id] = reason
 
     def _peers_met(self) -> tuple[tuple[int, int], ...]:

@@ -93,10 +93,11 @@ def check_cluster(config: Config) -> None:
     if not 1 <= config.node_id <= limits.NODE_ID_MAX:
         raise InvalidInputError(f"node_id must be 1 to {limits.NODE_ID_MAX}, not {config.node_id}")
     if not config.peers:
-        if config.cluster_id:
-            raise InvalidInputError(
-                "cluster_id is given and peers is not; name all nodes with --peers"
-            )
+        for name in ("cluster_id", "cluster_secret_file"):
+            if getattr(config, name):
+                raise InvalidInputError(
+                    f"{name} is given and peers is not; name all nodes with --peers"
+                )
         return
     places = parse_peers(config.peers)
     count = len(places)

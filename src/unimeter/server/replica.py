@@ -68,6 +68,9 @@ from unimeter.storage.writer import Writer
 INLINE_SYNC_BYTES_MAX = 96 * 1024
 """Staged bytes up to which the host's thread syncs by itself: measured in docs/internals."""
 
+INLINE_SYNC_SECONDS_MAX = 0.0005
+"""Recent syncs up to which a leader with followers syncs on its loop; a hand-over costs less."""
+
 COMMIT_HOLD_SECONDS = 0.001
 """How long followers may hear of a commit later than they could; a lone event takes as long."""
 
@@ -153,6 +156,7 @@ class Replica:
         self._is_carrying_out = False
         self._gathers = False  # what is staged came while a sync ran
         self._sync_began = 0.0
+        self._sync_seconds = 0.0  # a moving average of the last ones
         self._is_stopped = False
         self.writer: Writer | None = None
         if not host.inline:
@@ -389,7 +393,7 @@ class Replica:
         self._durable(synced)
         # What nobody waits for comes after the replies.
         self.wal.write_witness()
-        self.statistics.sync_seconds.observe(elapsed)
+        self._note_sync(elapsed)
         self.statistics.syncs_inline += 1
 
     def _sync_now(self) -> None:
@@ -424,7 +428,7 @@ class Replica:
         if self._is_stopped:
             return
         synced = min(synced, self.wal.synced_index)
-        self.statistics.sync_seconds.observe(time.perf_counter() - self._sync_began)
+        self._note_sync(time.perf_counter() - self._sync_began)
         self.statistics.syncs_handed += 1
         self._forget_synced(synced)
         self.owner.before_group()
@@ -434,6 +438,10 @@ class Replica:
         self.start_next()
         self._gathers = False
 
+    def _note_sync(self, seconds: float) -> None:
+        self._sync_seconds += (seconds - self._sync_seconds) / 8
+        self.statistics.sync_seconds.observe(seconds)
+
     def start_next(self) -> None:
         """Hand over what gathered during a sync, or is for the thread anyway."""
         if self._unsynced and not self.syncing and self._is_for_thread():
@@ -442,7 +450,11 @@ class Replica:
     def _is_for_thread(self) -> bool:
         if self.writer is None:
             return False
-        return self._gathers or self._unsynced_bytes > INLINE_SYNC_BYTES_MAX
+        if self._gathers or self._unsynced_bytes > INLINE_SYNC_BYTES_MAX:
+            return True
+        # With a slow disk a leader's loop would stand still while a faster follower answers.
+        leads_others = self.role is LEADER and not self.is_sole
+        return leads_others and self._sync_seconds > INLINE_SYNC_SECONDS_MAX
 
     def _durable(self, synced: int) -> None:
         self._forget_synced(synced)

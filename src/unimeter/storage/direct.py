@@ -22,6 +22,7 @@ Rejected: O_DIRECT with io_uring (no faster for one write at a time).
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -89,3 +90,31 @@ class DirectWriter:
             self._descriptor = -1
             self._buffer.release()
             self._map.close()
+
+
+def fill_zeros_directly(path: str, offset: int, length: int) -> bool:
+    """Write zeros past the page cache; False, with nothing promised, if that can't be done here.
+
+    Through the page cache the next segment's zeros would cost a page each to allocate, to
+    copy into and to give back: an eighth of all processor time of a busy node.
+    """
+    direct = getattr(os, "O_DIRECT", 0)
+    if not direct or offset % BLOCK_BYTES or length % BLOCK_BYTES or not length:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | direct)
+    except OSError:
+        return False
+    try:
+        size = min(length, GROUP_BYTES_MAX)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        zeros, end = memoryview(mmap.mmap(-1, size, flags=flags)), offset + length  # aligned
+        while offset < end:
+            offset += os.pwrite(descriptor, zeros[: min(size, end - offset)], offset)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True

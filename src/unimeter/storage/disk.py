@@ -33,7 +33,7 @@ from typing import Protocol
 from unimeter.errors import DirectoryInUseError, WrongDirectoryError
 from unimeter.errors import DiskFullError as DiskFullError
 from unimeter.errors import FatalStorageError as FatalStorageError
-from unimeter.storage.direct import DirectWriter
+from unimeter.storage.direct import DirectWriter, fill_zeros_directly
 
 Buffer = bytes | bytearray | memoryview
 
@@ -198,6 +198,8 @@ class OsFile:
         if self._direct is not None:
             self._direct.forget()
         with sorted_errors(f"{self.path}: fill with zeros"):
+            if self._can_direct and fill_zeros_directly(self.path, offset, length):
+                return
             while length > 0:
                 piece = ZEROS if length >= len(ZEROS) else ZEROS[:length]
                 done = os.pwrite(self._descriptor, piece, offset)
