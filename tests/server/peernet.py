@@ -27,6 +27,7 @@ QUICK = PeerTiming(
     pause_seconds_min=0.002,
     pause_seconds_max=0.02,
     close_seconds=0.2,
+    transfer_give_up_ticks=1_000,
 )
 WAIT_SECONDS = 20
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -14,7 +16,13 @@ from unimeter.errors import FatalStorageError
 from unimeter.raft.messages import MSG_HEARTBEAT, MSG_SNAP, Message, Snapshot, SnapshotMeta
 from unimeter.storage.incoming import Incoming
 from unimeter.storage.memory_disk import MemoryDisk
-from unimeter.storage.snapshot_file import SnapshotHead, read_snapshot, write_snapshot
+from unimeter.storage.snapshot_file import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    SnapshotHead,
+    read_snapshot,
+    write_snapshot,
+)
 
 STATE = Random(2).randbytes(5_000_000)
 TERM = 7
@@ -35,7 +43,7 @@ class Reader:
     def __init__(self, data: bytes = WHOLE) -> None:
         self.data, self.size = data, len(data)
         self.reads: list[int] = []
-        self.on_read = lambda offset: None
+        self.on_read: Callable[[int], object] = lambda offset: None
         self.flip_at = -1
         self.flips = 0
 
@@ -130,15 +138,21 @@ def test_a_receiver_that_is_restarted_goes_on_from_its_last_whole_chunk(cut: int
         receiver = Receiver()
         one, two, verdicts = await pair(made, receiver)
         reader = Reader()
+        gate = threading.Event()
+        reader.on_read = lambda offset: offset >= cut and gate.wait(20)
         one.peers.send_snapshot(snap(), reader, verdicts.append)
-        await until(lambda: one.peers.peer_statistics()[2]["snapshot_bytes"][0] >= cut)
+        await until(lambda: reader.reads and reader.reads[-1] >= cut)
+        waits_at = reader.reads[-1]
+        await until(lambda: one.peers.peer_statistics()[2]["snapshot_bytes"][0] == waits_at)
         await made.stop(two)
         seen = len(reader.reads)
         two = await receiver.start(made)
+        gate.set()
         await until(lambda: verdicts)
         assert verdicts == [""] and receiver.state(two) == STATE
-        if len(reader.reads) > seen and cut > 1_100_000:
-            assert min(reader.reads[seen + 1 :], default=cut) > 1_000_000, "not from the start"
+        first = min(reader.reads[seen:])
+        whole = (waits_at - HEADER_BYTES) // (CHUNK_BYTES + 8) * (CHUNK_BYTES + 8)
+        assert first == HEADER_BYTES + whole, "from the last whole chunk, and not from the start"
 
     on_net(body)
 
