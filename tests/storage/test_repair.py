@@ -17,7 +17,7 @@ from unimeter.errors import (
     RottenEntryError,
 )
 from unimeter.raft.messages import NOOP, Entry
-from unimeter.storage import layout, repair
+from unimeter.storage import layout, repair, rotten
 from unimeter.storage.layout import Identity
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.raft_log import RaftLog
@@ -295,6 +295,47 @@ def test_damage_in_what_stays_of_a_removed_suffix_is_met_again_by_the_next_start
     RaftLog(opened).stage([Entry(7, 9, entries.METRIC_DELETE, 1000, b"new")])
     opened.wal.sync()
     assert [e.index for e in opened.wal.read(1)] == list(range(1, 8))
+
+
+def test_damage_met_while_it_ran_is_found_by_the_next_start() -> None:
+    disk = WHOLE.clone()
+    log = RaftLog(open_member(disk))
+    path, start, _ = PLACES[3]
+    disk._files[path].data[start + 70] ^= 1
+    assert [e.index for e in log.entries(2, LAST, 1 << 20)] == [2, 3], "what comes before it"
+    with pytest.raises(RottenEntryError):
+        log.entries(4, LAST, 1 << 20)
+    log._opened.close()
+    copy = disk.clone()
+    with pytest.raises(RottenEntryError) as caught:
+        open_member(disk)
+    assert caught.value.index == 4
+    repair_entry(disk, PATH, WHO, entry(4))
+    open_member(disk).close()
+    # Where nobody can repair it now, the node runs without that entry.
+    with pytest.raises(RottenEntryError):
+        open_member(copy)
+    open_member(copy).close()
+    assert not disk.exists(f"{PATH}/rotten")
+    assert contents(disk) == contents(WHOLE)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", rotten.encode_note(4)[:-1], b"\0" * 24])
+def test_a_note_that_can_not_be_read_is_let_go(data: bytes) -> None:
+    disk = WHOLE.clone()
+    disk.put(f"{PATH}/rotten", data)
+    open_member(disk).close()
+    assert not disk.exists(f"{PATH}/rotten")
+
+
+@pytest.mark.parametrize("index", [1, 4, LAST, LAST + 1, 0])
+def test_a_note_of_an_entry_that_is_whole_or_gone_is_let_go(index: int) -> None:
+    disk = WHOLE.clone()
+    opened = open_member(disk)
+    opened.note_rotten(index)
+    opened.close()
+    open_member(disk).close()
+    assert not disk.exists(f"{PATH}/rotten")
 
 
 class PowerCut(BaseException):

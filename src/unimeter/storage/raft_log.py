@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 
 from unimeter import limits
 from unimeter.engine.machine import Machine
+from unimeter.errors import RottenEntryError
 from unimeter.raft.messages import ConfState, Entry, HardState, Snapshot, SnapshotMeta, entry_size
 from unimeter.raft.storage import Compacted, SnapshotTemporarilyUnavailable, Unavailable
 from unimeter.storage.install import Received
@@ -84,7 +85,8 @@ class RaftLog:
         """Entries [low, high), cut where their sizes exceed `max_size`, but at least one.
 
         From memory at the price of a slice, from disk at that of one read in order;
-        what is on disk only must be synced. Raises Compacted below first_index.
+        what is on disk only must be synced. Raises Compacted below first_index, and
+        RottenEntryError, noted for the next start, at a damaged entry.
         """
         if low < self._wal.first_index:
             raise Compacted(low)
@@ -190,6 +192,12 @@ class RaftLog:
             reader.close()
             if not found:
                 raise Compacted(low) from None
+        except RottenEntryError as error:
+            reader.close()
+            if not found:
+                self._opened.note_rotten(error.index)
+                raise
+            return found, left
         except BaseException:
             reader.close()
             raise

@@ -42,6 +42,7 @@ from unimeter.storage.install import (
 )
 from unimeter.storage.layout import Identity
 from unimeter.storage.retention import RetentionPolicy
+from unimeter.storage.rotten import forget_rotten, note_rotten, noted_rotten
 from unimeter.storage.segments import RESTORE_ADVICE, WINDOW_BYTES, Walk, list_segments
 from unimeter.storage.snapshots import (
     Snapshotter,
@@ -65,7 +66,8 @@ Progress = Callable[[int, int, int], None]
 FIRST_TERM = 1
 NODE_ID_MAX = 255  # one byte on the wire between nodes
 _FOLDERS = ("log", "snapshots", "outcomes")
-_OURS = {"LOCK", "superblock", "superblock.tmp", "synced", "lost+found", *_FOLDERS}
+_FILES = ("LOCK", "superblock", "superblock.tmp", "synced", "rotten", "rotten.tmp", "lost+found")
+_OURS = {*_FILES, *_FOLDERS}
 _PROGRESS_BYTES = 8 * 1024 * 1024
 
 
@@ -113,6 +115,10 @@ class Opened:
     def install_snapshot(self, received: Received) -> Machine:
         """Have it take the place of state and log, durably; `machine` is its from now on."""
         return install(self, received)
+
+    def note_rotten(self, index: int) -> None:
+        """An entry was found damaged: have the next start check it, so that it is repaired."""
+        note_rotten(self.disk, self.path, index)
 
     def free_bytes(self) -> int:
         """Bytes left on the directory's file system."""
@@ -186,6 +192,8 @@ def open_directory(
         check_owner(path, superblock.current.identity, cluster_id, node_id)
         opened = _load(disk, path, superblock, lock, bounds, machine_class, opening)
         opened.created = is_new
+        if not sole_voter:
+            _check_noted(disk, path, opened.wal)
         _replay(opened, opened.wal.last_index if sole_voter else opened.commit_index, progress)
         if genesis_key is not None and opened.machine.hash_key != genesis_key:
             raise WrongDirectoryError(
@@ -406,6 +414,19 @@ def _check_log(path: str, wal: Wal, current: Superblock) -> None:
             f"entries up to {wal.last_index}",
             RESTORE_ADVICE,
         )
+
+
+def _check_noted(disk: Disk, path: str, wal: Wal) -> None:
+    """Look, once, at the entry that was found damaged in an earlier run.
+
+    Raises RottenEntryError if it still is. Where no peer can repair it now, the start after
+    this one does without: the node may be needed for its peers to start at all.
+    """
+    index = noted_rotten(disk, path)
+    forget_rotten(disk, path)
+    if wal.first_index <= index <= wal.last_index:
+        for _ in wal.read(index, index):
+            pass
 
 
 def _remove_temporary(disk: Disk, path: str) -> None:
