@@ -198,6 +198,9 @@ class FakePeers:
     def statistics(self) -> dict[str, int]:
         return {}
 
+    def peer_statistics(self) -> dict[int, dict[str, Any]]:
+        return {}
+
     async def start(self, listening: None) -> None:
         """Nobody listens: the world makes the links."""
 
@@ -488,6 +491,7 @@ class World:
         self.cuts: set[tuple[int, int]] = set()  # messages vanish
         self.leaders: dict[int, int] = {}  # by term
         self.may_fail: set[int] = set()
+        self.refusals: dict[tuple[int, int], str] = {}  # the newest, by (refused, refused by)
         self.nodes = {n: Member(self, n) for n in range(1, count + 1)}
         self.lost: Callable[[int, int, int, bytes], bool] = lambda *_: False  # drop this frame?
         if start:
@@ -576,8 +580,10 @@ class World:
         if not (a.is_running and b.is_running):
             return
         if by_a:
+            self.refusals[other, one] = by_a
             b.call(b.cluster.on_refused, one, by_a)
         if by_b:
+            self.refusals[one, other] = by_b
             a.call(a.cluster.on_refused, other, by_b)
         if not by_a and not by_b:
             self.links |= {(one, other), (other, one)}
@@ -633,7 +639,14 @@ class World:
         """What `unimeter recover` does, on the empty disk of a node that is down."""
         member = self.nodes[node_id]
         identity = Identity(member.members.cluster_id, node_id)
-        make_recovering(member.disk, PATH, identity, member.members.genesis_key, bounds=BOUNDS)
+        make_recovering(
+            member.disk,
+            PATH,
+            identity,
+            member.members.genesis_key,
+            bounds=BOUNDS,
+            now_ns=lambda: self.time_ns(node_id),
+        )
 
     def client(self, node_id: int) -> FakeClient:
         return FakeClient(self.nodes[node_id])
