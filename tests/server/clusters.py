@@ -494,6 +494,7 @@ class World:
         self.refusals: dict[tuple[int, int], str] = {}  # the newest, by (refused, refused by)
         self.nodes = {n: Member(self, n) for n in range(1, count + 1)}
         self.lost: Callable[[int, int, int, bytes], bool] = lambda *_: False  # drop this frame?
+        self.last_words_arrive: Callable[[], bool] = lambda: False  # of a node that crashes
         if start:
             for node in self.nodes:
                 self.start(node)
@@ -626,6 +627,10 @@ class World:
         member.disk.on_operation = None
         member.release()
         member.disk = member.disk.crash(self.random, arrival)
+        if self.last_words_arrive():
+            for other in self.nodes:
+                while self.deliver(node_id, other):
+                    pass
         for other in self.nodes:
             if other != node_id:
                 self.unlink(node_id, other, is_gone=is_noticed)

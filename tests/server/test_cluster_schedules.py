@@ -18,10 +18,11 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from tests.server.clusters import RAFT, FakeClient, World
+from tests.server.clusters import RAFT, FakeClient, PowerCut, World
 from tests.server.rawclient import START_NS
 
 from unimeter import limits
+from unimeter.raft.messages import LEADER
 from unimeter.types import Event, from_ns
 from unimeter.wire.messages import (
     ErrorCode,
@@ -152,6 +153,7 @@ class History:
         self.random = Random(seed)
         self.w = World(self.random.choice((3, 3, 5)), seed)
         self.w.skew_ns = {n: self.random.randrange(-(10**12), 10**12) for n in self.w.nodes}
+        self.w.last_words_arrive = lambda: self.random.random() < 0.5
         self.w.elect(1)
         self.w.make_metric()
         self.callers = [Caller(self.w, account) for account in range(1, 5)]
@@ -163,6 +165,7 @@ class History:
                 self._partition,
                 self._lose_link,
                 self._transfer,
+                self._elections,
                 self._heal,
                 self._reorder,
                 self._lose_message,
@@ -212,8 +215,6 @@ class History:
             self.w.crash(node, arrival, is_noticed=self.random.random() < 0.5)
 
     def _cut_in_a_write(self) -> None:
-        from tests.server.clusters import PowerCut
-
         member = self.w.nodes[self._any()]
         left = [self.random.randrange(1, 12)]
 
@@ -251,6 +252,22 @@ class History:
         if leader is not None:
             reached["a transfer"] += 1
             leader.call(leader.node.hand_over_lead, self._any())
+
+    def _elections(self) -> None:
+        """Several stand at once, and some of those who voted forget what is not durable."""
+        w = self.w
+        reached["several stood for election"] += 1
+        for member in w.running:
+            if member.node.replica.raft.role is not LEADER:
+                member.node.replica.raft.forget_leader(member.node.lead)
+        for node in self.random.sample(sorted(w.nodes), 2):
+            if w.nodes[node].is_running:
+                w.nodes[node].call(w.nodes[node].node.stand_for_election)
+        for _ in range(self.random.randrange(6)):
+            w.move()
+        if self.random.random() < 0.7:
+            self._crash()
+            self._restart()
 
     def _reorder(self) -> None:
         for queue in self.w.queues.values():

@@ -110,6 +110,8 @@ class Cluster:
             self.joining.tick()
             if self.joining.is_active:
                 self.node.raft_tick()
+            if self.node.leads:
+                self.clients.lead_taken()  # a former leader may have given something back since
             self.forwarder.tick()
             self.hashes.tick()
             if self._handovers:

@@ -62,6 +62,7 @@ class Forwarded:
         "connection",
         "deadline",
         "frame",
+        "is_in_doubt",
         "kind",
         "request_id",
         "sent_at",
@@ -76,6 +77,7 @@ class Forwarded:
         self.request_id, self.frame = request_id, frame
         self.deadline = self.sent_at = 0.0
         self.sent_to = 0  # the node it was sent to; 0 = it is held
+        self.is_in_doubt = False  # a leader that is lost may have carried it out
 
     @property
     def may_repeat(self) -> bool:
@@ -157,14 +159,19 @@ class Forwarder:
 
     def _lost(self, link_id: int, request: Forwarded) -> None:
         if request.may_repeat:
-            request.sent_to = 0
+            request.sent_to, request.is_in_doubt = 0, True
+            request.deadline = self._clock() + HOLD_SECONDS
             self.repeated += 1
             self._try(link_id, request)
         else:
-            self._forget(link_id)
-            self.given_up += 1
-            reply = ErrorReply(ErrorCode.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
-            request.connection.refuse(request.version, request.request_id, reply)
+            self._give_up(link_id, request)
+
+    def _give_up(self, link_id: int, request: Forwarded) -> None:
+        """Tell the client that nobody knows what became of its request."""
+        self._forget(link_id)
+        self.given_up += 1
+        reply = ErrorReply(ErrorCode.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+        request.connection.refuse(request.version, request.request_id, reply)
 
     def replies(self, payload: bytes | memoryview) -> None:
         """Hand the stand-in's response frames to their clients."""
@@ -202,6 +209,8 @@ class Forwarder:
                     self._lost(link_id, request)
             elif now < request.deadline:
                 self._try(link_id, request)
+            elif request.is_in_doubt:
+                self._give_up(link_id, request)
             else:
                 self._forget(link_id)
                 reply = ErrorReply(ErrorCode.NOT_LEADER, NO_LEADER, 100)
