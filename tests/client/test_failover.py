@@ -28,6 +28,7 @@ from unimeter.wire.messages import (
     IngestReply,
     MetricDelete,
     PacketType,
+    PartitionMap,
     PartitionMapReply,
     PartitionRoute,
     TransferLeader,
@@ -392,6 +393,14 @@ def test_push_of_another_kind_is_left_alone_and_a_map_without_a_leader_is_report
     assert core.on_push(*v2.encode_push(the_map(B), 1), A)
     assert not core.on_push(*v2.encode_push(the_map(""), 1), A)
     assert core.router.choose(0, 0.0) == B
+
+
+def test_map_that_a_caller_asked_for_is_learned() -> None:
+    core = make_core()
+    call = core.call(PartitionMap(), 0, 0.0, 1.0)
+    call.step(0.0)
+    assert call.on_reply(map_reply(C), 0.0) is not None
+    assert core.router.choose(0, 0.0) == C
 
 
 def test_pong_tells_whether_the_node_knows_a_leader() -> None:
