@@ -23,13 +23,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unimeter import limits
-from unimeter.errors import InvalidInputError
+from unimeter.errors import DataError, InvalidInputError
 from unimeter.raft.messages import MSG_APP_RESP, MSG_SNAP, Entry, Message
+from unimeter.raft.storage import Compacted
 from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarder, StandInTransport
 from unimeter.server.hashes import Hashes
 from unimeter.server.joining import Joining
 from unimeter.server.members import Members
+from unimeter.server.mending import Mending
 from unimeter.server.peers import Peers
 from unimeter.server.routes import rows_of
 from unimeter.server.standing import Standing
@@ -83,6 +85,7 @@ class Cluster:
         self.standing = Standing(self)
         self.hashes = Hashes(members, node, self._send_hash, say)
         self.transfers = Transfers(self)
+        self.mending = Mending(self)
         self._stand_ins: dict[int, Connection] = {}
         self._ticks = 0
         self._last_lead = 0  # the last one known: v1 wants a name at any time
@@ -114,6 +117,7 @@ class Cluster:
                 self.clients.lead_taken()  # a former leader may have given something back since
             self.forwarder.tick()
             self.hashes.tick()
+            self.mending.tick()
             if self._handovers:
                 late = ErrorReply(ErrorCode.NOT_LEADER, "that node did not take over in time", 100)
                 self._end_handovers(late, self.loop.time())
@@ -191,6 +195,10 @@ class Cluster:
         elif kind == HASH:
             self.hashes.heard(sender, bytes(payload))
 
+    def on_fetched(self, node_id: int, entry: Entry | None) -> None:
+        """A peer's copy of an entry that is damaged here."""
+        self.mending.fetched(node_id, entry)
+
     def on_snapshot(self, message: Message, path: str) -> str:
         """A peer's snapshot file, whole and checked."""
         if not self.joining.may_hear(message):
@@ -206,7 +214,10 @@ class Cluster:
         node = self.node
         if not node.wal.first_index <= index <= min(node.machine.applied, node.wal.synced_index):
             return None
-        (entry,) = node.replica.log.entries(index, index + 1, 0)
+        try:
+            (entry,) = node.replica.log.entries(index, index + 1, 0)
+        except (Compacted, DataError):
+            return None  # damaged here as well, or removed just now
         return entry
 
     # --- to the peers -----------------------------------------------------------------
@@ -365,4 +376,5 @@ class Cluster:
             **self.peers.statistics(),
             **self.forwarder.statistics(),
             **self.transfers.statistics(),
+            "entries_repaired": self.mending.repaired,
         }

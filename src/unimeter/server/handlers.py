@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from unimeter import limits
 from unimeter.engine import catalog, entries, query
-from unimeter.errors import BackpressureError, InvalidInputError
+from unimeter.errors import BackpressureError, InvalidInputError, RottenEntryError
 from unimeter.server.node import Node
 from unimeter.types import PARTITION_COUNT, Direction
 from unimeter.version import VERSION
@@ -198,11 +198,17 @@ def _finish(
         return shape(plan.finish(_edge_rows(node, plan)))
 
     def then(result: m.Response | Exception) -> None:
-        response = error_of(result) if isinstance(result, Exception) else result
-        done(response, plan.position)
+        done(_told(node, result), plan.position)
 
     node.host.aside(scan, then)
     return None
+
+
+def _told(node: Node, result: m.Response | Exception) -> m.Response:
+    """A scan's answer; damage that it met is noted, so that it is repaired."""
+    if isinstance(result, RottenEntryError):
+        node.replica.log.note_rotten(result.index)
+    return error_of(result) if isinstance(result, Exception) else result
 
 
 def _edge_rows(node: Node, plan: query.Plan[Any]) -> Iterator[Any]:
@@ -318,7 +324,7 @@ def _events_list(node: Node, request: m.EventsList, done: Done) -> None:
         return m.EventsListReply(page.events, page.cursor.encode())
 
     def then(result: m.Response | Exception) -> None:
-        done(error_of(result) if isinstance(result, Exception) else result, position)
+        done(_told(node, result), position)
 
     node.host.aside(scan, then)
 

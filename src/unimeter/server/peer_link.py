@@ -27,7 +27,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from unimeter import limits
-from unimeter.server.peer_codec import decode_fetch, decode_message, encode_fetched
+from unimeter.server.peer_codec import (
+    decode_fetch,
+    decode_fetched,
+    decode_message,
+    encode_fetched,
+)
 from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import (
     ANSWER_KINDS,
@@ -191,6 +196,8 @@ class PeerLink(asyncio.BufferedProtocol):
         """What comes back on a connection that this node dialled."""
         if kind == PONG and self._pings:
             self._peers.round_trip(self.node_id, self._peers.loop.time() - self._pings.pop(0))
+        elif kind == FETCHED:
+            self._peers.handler.on_fetched(self.node_id, decode_fetched(payload))
         elif kind not in ANSWER_KINDS or kind == REFUSED:
             raise PeerProtocolError(Fault.KIND, f"a frame of kind {kind} as an answer")
 

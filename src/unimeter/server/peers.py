@@ -40,14 +40,22 @@ from typing import Any, Protocol
 
 from unimeter import limits
 from unimeter.raft.messages import Entry, Message
-from unimeter.server.peer_codec import encode_message
+from unimeter.server.peer_codec import encode_fetch, encode_message
 from unimeter.server.peer_dial import Dialler
 from unimeter.server.peer_link import PeerLink
 from unimeter.server.peer_sending import Done, SnapshotReader
 from unimeter.server.peer_snapshots import Snapshots
 from unimeter.storage.incoming import Incoming
 from unimeter.wire.codec import Buffer
-from unimeter.wire.peer import OPAQUE_KINDS, RAFT, Fault, PeerProtocolError, frame_buffers
+from unimeter.wire.peer import (
+    FETCH,
+    OPAQUE_KINDS,
+    RAFT,
+    Fault,
+    PeerProtocolError,
+    frame_buffers,
+    frame_of,
+)
 from unimeter.wire.peer_handshake import NONCE_BYTES, Handshake, check_secret
 from unimeter.wire.peer_hello import CLOCK_WARN_NS, PeerHello, clock_difference_ns, refusal_of
 
@@ -102,6 +110,9 @@ class PeerHandler(Protocol):
 
     def fetch(self, index: int) -> Entry | None:
         """A committed entry, for the repair of a peer's log; None where it is not to be had."""
+
+    def on_fetched(self, node_id: int, entry: Entry | None) -> None:
+        """The answer to `Peers.fetch`; None where that peer has no such entry."""
 
     def on_snapshot(self, message: Message, path: str) -> str:
         """A snapshot file is here, whole, checked and durable: step `message`, install `path`.
@@ -213,6 +224,10 @@ class Peers:
         """Send an opaque frame; False when it was dropped. `payload` must not change."""
         assert kind in OPAQUE_KINDS
         return self.write(to, frame_buffers(kind, [payload]))
+
+    def fetch(self, node_id: int, index: int) -> bool:
+        """Ask a peer for a committed entry; the answer goes to `on_fetched`, or is lost."""
+        return self.write(node_id, [frame_of(FETCH, encode_fetch(index))])
 
     def send_snapshot(self, message: Message, reader: SnapshotReader, done: Done) -> None:
         """Send a snapshot file to `message.to`, which must be a MsgSnap.

@@ -125,7 +125,7 @@ class Replica:
         self.wal = opened.wal
         self.voters = voters
         self.is_mute = is_mute  # may not vote or campaign: the directory is being recovered
-        self.log = RaftLog(opened, voters)
+        self.log = RaftLog(opened, voters, can_mend=len(voters) > 1)
         self.raft = RawNode(
             RaftConfig(
                 node_id=opened.node_id,

@@ -48,13 +48,20 @@ class RaftLog:
         opened: Opened,
         voters: tuple[int, ...] = (),
         cache_bytes_max: int = limits.LOG_CACHE_BYTES_MAX,
+        *,
+        can_mend: bool = False,
     ) -> None:
-        """Serve the log of an open directory; `voters` are said in snapshots."""
+        """Serve the log of an open directory; `voters` are said in snapshots.
+
+        `can_mend`: the host looks at `rotten` and has peers to ask.
+        """
+        self._can_mend = can_mend
         self._opened, self._wal, self._voters = opened, opened.wal, voters
         self._recent = _Recent(cache_bytes_max)
         self._readers: list[_Reader] = []  # the one used last is last
         self._from_memory = self._from_disk = self._opened_readers = 0
         self._snapshot: Snapshot | None = None
+        self.rotten: set[int] = set()  # damaged entries that readers met; a peer has them
 
     # --- the core's questions ------------------------------------------------------
 
@@ -86,7 +93,8 @@ class RaftLog:
 
         From memory at the price of a slice, from disk at that of one read in order;
         what is on disk only must be synced. Raises Compacted below first_index, and
-        RottenEntryError, noted for the next start, at a damaged entry.
+        RottenEntryError at a damaged entry; where it can be mended, Compacted as well: it is in
+        `rotten` until a peer's copy has replaced it, and meanwhile there is no snapshot either.
         """
         if low < self._wal.first_index:
             raise Compacted(low)
@@ -110,12 +118,18 @@ class RaftLog:
     def snapshot(self) -> Snapshot:
         """Index and term of the newest snapshot in effect; `data` is the path of its file."""
         index = self._opened.superblock.current.snapshot_index
-        if index == 0:
+        if index == 0 or self.rotten:
             raise SnapshotTemporarilyUnavailable
         if self._snapshot is None or self._snapshot.meta.index != index:
             meta = SnapshotMeta(index, self._wal.term_of(index), self._voters)
             self._snapshot = Snapshot(meta, snapshot_path(self._opened.path, index))
         return self._snapshot
+
+    def note_rotten(self, index: int) -> None:
+        """An entry can't be read: the next start looks at it, and whoever has peers asks them."""
+        if index not in self.rotten:
+            self._opened.note_rotten(index)
+            self.rotten.add(index)
 
     # --- the host's duties ---------------------------------------------------------
 
@@ -194,10 +208,12 @@ class RaftLog:
                 raise Compacted(low) from None
         except RottenEntryError as error:
             reader.close()
-            if not found:
-                self._opened.note_rotten(error.index)
+            if found:
+                return found, left
+            self.note_rotten(error.index)
+            if not self._can_mend:
                 raise
-            return found, left
+            raise Compacted(low) from error
         except BaseException:
             reader.close()
             raise
