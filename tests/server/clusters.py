@@ -532,10 +532,13 @@ class World:
             return False
         kind, payload = queue.popleft()
         cluster = member.cluster
-        if kind == RAFT:
-            member.call(cluster.on_message, decode_message(memoryview(bytearray(payload))))
-        else:
-            member.call(cluster.on_frame, sender, kind, payload)
+        try:
+            if kind == RAFT:
+                member.call(cluster.on_message, decode_message(memoryview(bytearray(payload))))
+            else:
+                member.call(cluster.on_frame, sender, kind, payload)
+        except Exception as error:  # as a link does
+            cluster.on_failure(error)
         return True
 
     def waiting(self, sender: int, to: int) -> list[MessageType]:

@@ -107,8 +107,17 @@ def other(request: Request) -> bytes:
 
 
 PUT = MetricPut(MetricSchema("calls", AggType.COUNT))
-REPEATABLE = [v2(sequence=1), v1(START_NS, START_NS + 1), other(PUT)]
-ONCE = [v2(), v1(START_NS, 0), other(MetricDelete("calls")), other(TransferLeader(0))]
+REPEATABLE = [
+    pytest.param(v2(sequence=1), id="session"),
+    pytest.param(v1(START_NS, START_NS + 1), id="timed"),
+    pytest.param(other(PUT), id="put"),
+]
+ONCE = [
+    pytest.param(v2(), id="no-session"),
+    pytest.param(v1(START_NS, 0), id="untimed"),
+    pytest.param(other(MetricDelete("calls")), id="delete"),
+    pytest.param(other(TransferLeader(0)), id="transfer"),
+]
 
 # --- the way there and back ----------------------------------------------------------------
 
