@@ -17,6 +17,7 @@ from unimeter.errors import (
     RottenEntryError,
 )
 from unimeter.raft.messages import NOOP, Entry
+from unimeter.raft.storage import Compacted, SnapshotTemporarilyUnavailable
 from unimeter.storage import layout, repair, rotten
 from unimeter.storage.layout import Identity
 from unimeter.storage.memory_disk import MemoryDisk
@@ -399,3 +400,20 @@ def test_a_guess_at_what_was_synced_is_caught(monkeypatch: pytest.MonkeyPatch) -
         repair, "_possible_headers", lambda walk, entry: [next(original(walk, entry))]
     )
     assert is_caught(test_any_flipped_byte_of_an_entry_is_reported_and_repaired)
+
+
+def test_with_peers_to_ask_damage_reads_as_not_there_until_it_is_mended() -> None:
+    disk = WHOLE.clone()
+    opened = open_member(disk)
+    log = RaftLog(opened, (1, 2, 3), can_mend=True)
+    path, start, _ = PLACES[3]
+    disk._files[path].data[start + 70] ^= 1
+    with pytest.raises(Compacted):
+        log.entries(4, LAST, 1 << 20)
+    assert log.rotten == {4} and disk.exists(f"{PATH}/rotten"), "the next start looks as well"
+    with pytest.raises(SnapshotTemporarilyUnavailable):
+        log.snapshot()
+    opened.wal.repair(entry(4))
+    log.rotten.discard(4)
+    assert [e.index for e in log.entries(4, LAST, 1 << 20)][:2] == [4, 5]
+    opened.close()

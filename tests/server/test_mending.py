@@ -1,0 +1,117 @@
+"""A damaged entry that a running node meets is asked for, taken and put back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from unimeter.errors import CorruptionError
+from unimeter.raft.messages import Entry
+from unimeter.server.mending import ASK_TICKS, Mending
+
+
+class FakePeers:
+    """Two reachable peers, and what was asked of them."""
+
+    def __init__(self, *reachable: int) -> None:
+        self.reachable = reachable
+        self.asked: list[tuple[int, int]] = []
+
+    def is_up(self, node_id: int) -> bool:
+        return node_id in self.reachable
+
+    def fetch(self, node_id: int, index: int) -> bool:
+        self.asked.append((node_id, index))
+        return True
+
+
+class FakeWal:
+    """Takes a peer's entry, or finds that it is not the one that was here."""
+
+    def __init__(self) -> None:
+        self.repaired: list[Entry] = []
+        self.refuses = False
+
+    def repair(self, entry: Entry) -> None:
+        if self.refuses:
+            raise CorruptionError("log", 0, "the entry that was here", "another", "recover")
+        self.repaired.append(entry)
+
+
+def mending(*reachable: int) -> tuple[Mending, FakePeers, FakeWal, set[int], list[str]]:
+    peers, wal, rotten = FakePeers(*reachable), FakeWal(), set[int]()
+    said: list[str] = []
+    log = SimpleNamespace(rotten=rotten)
+    node = SimpleNamespace(
+        wal=wal, replica=SimpleNamespace(log=log), request_turn=lambda: said.append("turn")
+    )
+    members = SimpleNamespace(others={2: ("b", 1), 3: ("c", 1)})
+    cluster: Any = SimpleNamespace(node=node, peers=peers, members=members, say=said.append)
+    return Mending(cluster), peers, wal, rotten, said
+
+
+def entry(index: int) -> Entry:
+    return Entry(index, 2, 2, 5, b"body")
+
+
+def test_nothing_is_asked_while_nothing_is_damaged() -> None:
+    mend, peers, _, _, _ = mending(2, 3)
+    for _ in range(5):
+        mend.tick()
+    assert peers.asked == []
+
+
+def test_a_damaged_entry_is_asked_for_once_and_repaired() -> None:
+    mend, peers, wal, rotten, said = mending(2, 3)
+    rotten.update({9, 7})
+    mend.tick()
+    mend.tick()
+    assert [index for _, index in peers.asked] == [7], "one at a time, the oldest first"
+    mend.fetched(peers.asked[0][0], entry(7))
+    assert (wal.repaired, rotten, mend.repaired) == ([entry(7)], {9}, 1)
+    assert said[-1] == "turn", "the follower that waits for it is sent to again"
+    mend.tick()
+    assert peers.asked[-1][1] == 9
+
+
+def test_another_peer_is_asked_when_one_is_silent_or_has_no_such_entry() -> None:
+    mend, peers, wal, rotten, _ = mending(2, 3)
+    rotten.add(7)
+    mend.tick()
+    first = peers.asked[0][0]
+    mend.fetched(first, None)
+    for _ in range(ASK_TICKS):
+        mend.tick()
+    assert [node for node, _ in peers.asked] == [first, 5 - first]
+    mend.fetched(5 - first, entry(7))
+    assert wal.repaired == [entry(7)]
+
+
+def test_an_answer_that_nobody_waits_for_is_passed_over() -> None:
+    mend, _, wal, rotten, _ = mending(2, 3)
+    mend.fetched(2, entry(7))
+    rotten.add(7)
+    mend.tick()
+    mend.fetched(2, entry(8))
+    assert wal.repaired == [] and rotten == {7}
+
+
+def test_a_peers_entry_that_is_not_the_one_that_was_here_changes_nothing() -> None:
+    mend, peers, wal, rotten, said = mending(2)
+    rotten.add(7)
+    wal.refuses = True
+    mend.tick()
+    mend.fetched(2, entry(7))
+    assert mend.repaired == 0 and wal.repaired == []
+    assert "can't be repaired" in said[-1]
+    assert peers.asked == [(2, 7)]
+
+
+def test_without_a_peer_nothing_happens_until_there_is_one() -> None:
+    mend, peers, _, rotten, _ = mending()
+    rotten.add(7)
+    mend.tick()
+    assert peers.asked == []
+    peers.reachable = (3,)
+    mend.tick()
+    assert peers.asked == [(3, 7)]
