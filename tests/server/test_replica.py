@@ -263,8 +263,8 @@ def test_a_batch_for_a_leader_that_the_core_has_deposed_goes_nowhere(w: World) -
 
 def test_a_vote_outlives_a_power_cut_so_no_term_has_two_leaders(w: World) -> None:
     w.isolate(3)
-    w.elect(2)
-    w.elect(1)
+    w.elect_by_transfer(2)
+    w.elect_by_transfer(1)
     term = w.nodes[1].node.replica.term
     assert w.nodes[2].node.opened.superblock.current.vote == 1
     w.cuts.clear()
