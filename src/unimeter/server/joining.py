@@ -85,6 +85,12 @@ class Joining:
         if incarnation & RECOVERED and incarnation > known:
             self._take_new(node_id, incarnation)
             return ""
+        if incarnation & RECOVERED:
+            return (
+                f"node {node_id} comes with a directory that was recovered before the one this "
+                "cluster knows: take the newer one, or run `unimeter recover` again, on an empty "
+                "directory and with a clock that is right"
+            )
         return (
             f"node {node_id} comes with another data directory than the one this cluster knows. "
             f"If its disk was lost, run `unimeter recover` for node {node_id} on an empty "
