@@ -122,6 +122,7 @@ class Cluster:
                 late = ErrorReply(ErrorCode.NOT_LEADER, "that node did not take over in time", 100)
                 self._end_handovers(late, self.loop.time())
             if self._ticks % STATUS_TICKS == 0:
+                self.standing.tick()
                 self.say_status()
         except Exception as error:
             self.node.fail(error)

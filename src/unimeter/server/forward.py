@@ -7,8 +7,9 @@ answer, and on the node that leads a stand-in for the client's connection:
        <──────────────────────────    <══════ replies ═══════╯
 
 The frame goes as it came; only its request id is replaced by one that is unique on the link.
-While nobody leads, requests are held for HOLD_SECONDS and sent as soon as somebody does, so
-that a failover is a pause for the client and not an error.
+While nobody leads, requests are held and sent as soon as somebody does, so that a failover is a
+pause for the client and not an error: for less than a second where the client asks again by
+itself (a silent node is one to leave), for several where it does not (version 1).
 
 When the link or the leader is lost, a request may have been carried out without our knowing.
 It is sent again to the next leader where a second one can't count twice:
@@ -35,6 +36,7 @@ from unimeter.server.waiting import OUTCOME_UNKNOWN
 from unimeter.wire.framer import (
     REQUEST_HEADER_BYTES,
     RESPONSE_HEADER_BYTES,
+    VERSION_1,
     VERSION_2,
     request_with_id,
     response_with_id,
@@ -46,9 +48,11 @@ from unimeter.wire.v2_ingest import session_of
 if TYPE_CHECKING:
     from unimeter.server.connection import Connection
 
-HOLD_SECONDS = 4.0  # several elections; a client of the SDK asks another node long before
+HOLD_SECONDS = 0.8  # the SDK takes a node for silent after a second, and asks another
+HOLD_V1_SECONDS = 4.0  # several elections; the published client does not ask again
 ANSWER_SECONDS = 5.0  # without a word of the leader; its link back may have lost the reply
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests held or sent on; then clients are told to wait
+_ERROR_CODE = struct.Struct("<H")
 _HEAD = struct.Struct("<BBxxII")
 _ONCE = (PacketType.METRIC_DELETE, PacketType.TRANSFER_LEADER)  # the second finds another world
 _INGEST = (PacketType.INGEST_ASYNC, PacketType.INGEST_SYNC)
@@ -78,6 +82,11 @@ class Forwarded:
         self.deadline = self.sent_at = 0.0
         self.sent_to = 0  # the node it was sent to; 0 = it is held
         self.is_in_doubt = False  # a leader that is lost may have carried it out
+
+    @property
+    def hold_seconds(self) -> float:
+        """How long it may wait for somebody to lead."""
+        return HOLD_V1_SECONDS if self.version == VERSION_1 else HOLD_SECONDS
 
     @property
     def may_repeat(self) -> bool:
@@ -116,7 +125,7 @@ class Forwarder:
         if self.held_bytes + len(frame) > HELD_BYTES_MAX:
             return False
         request = Forwarded(connection, version, kind, request_id, frame)
-        request.deadline = self._clock() + HOLD_SECONDS
+        request.deadline = self._clock() + request.hold_seconds
         self._last_id = self._last_id % 0xFFFF_FFFF + 1
         self._requests[self._last_id] = request
         self.held_bytes += len(frame)
@@ -160,7 +169,7 @@ class Forwarder:
     def _lost(self, link_id: int, request: Forwarded) -> None:
         if request.may_repeat:
             request.sent_to, request.is_in_doubt = 0, True
-            request.deadline = self._clock() + HOLD_SECONDS
+            request.deadline = self._clock() + request.hold_seconds
             self.repeated += 1
             self._try(link_id, request)
         else:
@@ -189,6 +198,9 @@ class Forwarder:
             return  # given up, or answered by an earlier leader after all
         if status == Status.NOT_LEADER:
             request.sent_to = 0  # held: it is sent again with the next news of a leader
+            return
+        if request.is_in_doubt and _is_forgotten(request.version, status, frame):
+            self._give_up(link_id, request)
             return
         self._forget(link_id)
         request.connection.write(response_with_id(frame, request.request_id))
@@ -231,6 +243,14 @@ class Forwarder:
             "forwards_repeated": self.repeated,
             "forwards_given_up": self.given_up,
         }
+
+
+def _is_forgotten(version: int, status: int, frame: memoryview) -> bool:
+    """Whether the leader no longer knows the session, and so not whether it was counted."""
+    if version != VERSION_2 or status != Status.ERROR:
+        return False
+    (code,) = _ERROR_CODE.unpack_from(frame, RESPONSE_HEADER_BYTES + 8)  # behind the position
+    return code in (ErrorCode.SESSION_EXPIRED, ErrorCode.SEQUENCE_TOO_OLD)
 
 
 class StandInTransport:

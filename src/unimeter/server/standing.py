@@ -29,6 +29,7 @@ class Standing:
         self._said: dict[int, dict[str, Any]] = {}
         self._heard: dict[int, float] = {}
         self._hellos: dict[int, PeerHello] = {}
+        self._was_heard: set[int] = set()
 
     # --- this node -------------------------------------------------------------------
 
@@ -94,6 +95,13 @@ class Standing:
         """Whether a peer says that it votes."""
         return int(self._said.get(node_id, {}).get("membership", 0)) == Membership.VOTER
 
+    def tick(self) -> None:
+        """Look whether a peer has fallen silent: clients are told another map then."""
+        heard = {node for node in self.cluster.members.others if self.is_heard(node)}
+        if heard != self._was_heard:
+            self._was_heard = heard
+            self.cluster.clients.map_changed()
+
     def client_addresses(self) -> dict[int, str]:
         """Where clients reach the peers that are there."""
         return {
@@ -115,6 +123,11 @@ class Standing:
         for one in found:
             if one.node_id in progress:
                 one.match = progress[one.node_id].match
+            # Who leads is known here at once; what a peer said of itself may be older.
+            if one.node_id == lead:
+                one.role = NodeRole.LEADER
+            elif one.role is NodeRole.LEADER:
+                one.role = NodeRole.FOLLOWER
             one.lag = max(0, last - one.applied)
         return sorted(found, key=lambda one: one.node_id)
 
