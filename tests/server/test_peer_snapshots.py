@@ -14,6 +14,7 @@ from tests.server.peernet import QUICK, Net, Node, loops, on_net, until
 from unimeter import limits
 from unimeter.errors import FatalStorageError
 from unimeter.raft.messages import MSG_HEARTBEAT, MSG_SNAP, Message, Snapshot, SnapshotMeta
+from unimeter.server.peer_sending import Sending
 from unimeter.storage.incoming import Incoming
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.snapshot_file import (
@@ -23,6 +24,7 @@ from unimeter.storage.snapshot_file import (
     read_snapshot,
     write_snapshot,
 )
+from unimeter.wire.peer_snapshot import Resume, Step, decode_chunk
 
 STATE = Random(2).randbytes(5_000_000)
 TERM = 7
@@ -76,8 +78,8 @@ def snap(index: int = 50, term: int = TERM, to: int = 2, sender: int = 1) -> Mes
     return Message(MSG_SNAP, to, sender, term, snapshot=Snapshot(SnapshotMeta(index, 6, (1, 2, 3))))
 
 
-async def pair(made: Net, receiver: Receiver) -> tuple[Node, Node, list[str]]:
-    one, two = await made.start(1), await receiver.start(made)
+async def pair(made: Net, receiver: Receiver, **options: object) -> tuple[Node, Node, list[str]]:
+    one, two = await made.start(1, **options), await receiver.start(made)
     await until(lambda: one.peers.is_up(2) and two.peers.is_up(1))
     return one, two, []
 
@@ -106,7 +108,10 @@ def test_a_snapshot_arrives_whole_with_the_message_that_announced_it(loop: str) 
 def test_a_cut_link_costs_only_what_was_on_its_way(cut: int, end: str) -> None:
     async def body(made: Net) -> None:
         receiver = Receiver()
-        one, two, verdicts = await pair(made, receiver)
+        # A lost answer is found by its silence, a lost link at once.
+        still = QUICK.transfer_still_ticks if end == "receiver" else 1_000_000
+        timing = replace(QUICK, transfer_still_ticks=still)
+        one, two, verdicts = await pair(made, receiver, timing=timing)
         links = one.peers._out if end == "sender" else two.peers._out
         reader = Reader()
         cuts = 0
@@ -387,3 +392,112 @@ def test_raft_messages_pass_a_snapshot_on_the_same_link() -> None:
         assert max(waited) <= limits.SNAPSHOT_WINDOW_BYTES + limits.SNAPSHOT_CHUNK_BYTES
 
     on_net(body)
+
+
+def test_a_receiver_that_does_not_keep_up_is_sent_a_window_and_no_more() -> None:
+    async def body(made: Net) -> None:
+        receiver = Receiver()
+        one, two, verdicts = await pair(made, receiver)
+        gate = threading.Event()
+        receiver.disk.on_operation = lambda operation, path: operation == "write" and gate.wait(20)
+        reader = Reader()
+        one.peers.send_snapshot(snap(), reader, verdicts.append)
+        chunks = limits.SNAPSHOT_WINDOW_BYTES // limits.SNAPSHOT_CHUNK_BYTES
+        await until(lambda: len(reader.reads) >= chunks)
+        link = one.peers._out[2]
+        age = link.age_ticks
+        await until(lambda: link.age_ticks > age + 5)
+        assert len(reader.reads) == chunks
+        gate.set()
+        await until(lambda: verdicts)
+        assert verdicts == [""] and receiver.state(two) == STATE
+
+    on_net(body)
+
+
+# --- the sender by itself ----------------------------------------------------------------
+
+
+class Bench:
+    """What a `Sending` needs of its surroundings, done by hand."""
+
+    def __init__(self) -> None:
+        self.worker = self
+        self.jobs: list[tuple[Callable[[], object], Callable[[object], None]]] = []
+        self.written: list[list[bytes]] = []
+        self.bytes_sent = 0
+        self.ended: list[str] = []
+
+    def do(self, work: Callable[[], object], then: Callable[[object], None]) -> None:
+        self.jobs.append((work, then))
+
+    def step(self) -> None:
+        work, then = self.jobs.pop(0)
+        then(work())
+
+    def write(self, to: int, buffers: list[bytes]) -> bool:
+        self.written.append(buffers)
+        return True
+
+    def is_up(self, node_id: int) -> bool:
+        return True
+
+    def sent(self, sending: Sending, reason: str, done: Callable[[str], None]) -> None:
+        done(reason)
+
+    def offsets(self) -> list[int]:
+        """Where the chunks began that were written."""
+        chunks = [each for each in self.written if len(each[1:2] and each[1]) == 20]
+        return [decode_chunk(memoryview(each[1] + each[2])).offset for each in chunks]
+
+
+def sending(bench: Bench) -> Sending:
+    made = Sending(bench, 9, snap(), Reader(), bench.ended.append)  # type: ignore[arg-type]
+    made.offer()
+    return made
+
+
+def test_a_read_that_was_under_way_when_the_sender_was_set_back_is_not_sent() -> None:
+    bench = Bench()
+    sender = sending(bench)
+    sender.resume(Resume(9, 1000, Step.START))
+    bench.step()
+    sender.resume(Resume(9, 1000, Step.AGAIN, "damaged"))
+    bench.step()  # the read that began before
+    bench.step()
+    assert bench.offsets() == [1000, 1000]
+    bench.step()
+    assert bench.offsets() == [1000, 1000, 1000 + limits.SNAPSHOT_CHUNK_BYTES]
+
+
+def test_the_readers_owner_hears_of_the_end_only_when_no_read_is_under_way() -> None:
+    bench = Bench()
+    sender = sending(bench)
+    sender.resume(Resume(9, 0, Step.START))
+    sender.end("cancelled")
+    assert bench.ended == []
+    bench.step()
+    sender.end("again")
+    assert bench.ended == ["cancelled"] and bench.offsets() == []
+
+
+def test_a_receiver_that_says_it_is_behind_the_end_is_not_believed() -> None:
+    bench = Bench()
+    sender = sending(bench)
+    sender.resume(Resume(9, len(WHOLE) + 1, Step.START))
+    assert bench.ended == [f"the receiver is at byte {len(WHOLE) + 1} of {len(WHOLE)}"]
+
+
+def test_patience_lasts_while_the_receiver_says_that_it_is_busy() -> None:
+    bench = Bench()
+    sender = sending(bench)
+    for _ in range(100):
+        sender.tick(3, 5)
+        sender.resume(Resume(9, 0, Step.BUSY))
+    assert len(bench.written) == 1 and bench.ended == []
+    for _ in range(3):
+        sender.tick(3, 5)
+    assert len(bench.written) == 2, "nothing moves: offered again"
+    for _ in range(2):
+        sender.tick(3, 5)
+    assert bench.ended == ["the receiver has not answered for too long"]
