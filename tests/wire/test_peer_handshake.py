@@ -288,7 +288,7 @@ def test_members_out_of_order_and_unknown_memberships_are_refused():
 
 
 REFUSALS = [
-    (replace(TWO, cluster_id=bytes(16)), ""),  # has no data yet
+    (replace(TWO, cluster_id=NO_CLUSTER), ""),  # has no data yet
     (TWO, ""),
     (
         replace(TWO, cluster_id=b"x" * 16),
@@ -315,4 +315,3 @@ REFUSALS = [
 @pytest.mark.parametrize(("other", "sentence"), REFUSALS)
 def test_two_hellos_that_do_not_belong_together_are_refused_with_a_sentence(other, sentence):
     assert refusal_of(ONE, other) == sentence
-    assert NO_CLUSTER == bytes(16)
