@@ -21,6 +21,7 @@ from unimeter.server.node import Node
 from unimeter.server.peer_fetch import fetch_entry
 from unimeter.server.upkeep import volume_bytes
 from unimeter.storage.disk import Disk, OsDisk
+from unimeter.storage.incoming import remove_stale_parts
 from unimeter.storage.layout import FORMAT_VERSION, Identity
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.reading import find_superblock
@@ -137,6 +138,7 @@ def open_member(
             f"{path}: more than {REPAIRS_MAX} damaged entries; the disk can't be trusted. "
             "Replace it and run `unimeter recover`"
         )
+    remove_stale_parts(disk, path, opened.machine.applied)
     block = opened.superblock.current
     strangers = [node for node, _ in block.peers if node not in members.others]
     if strangers or (block.peers and len(block.peers) != len(members.others)):

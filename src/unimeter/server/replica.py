@@ -71,6 +71,9 @@ INLINE_SYNC_BYTES_MAX = 96 * 1024
 INLINE_SYNC_SECONDS_MAX = 0.0005
 """Recent syncs up to which a leader with followers syncs on its loop; a hand-over costs less."""
 
+WITNESS_SECONDS = 0.002
+"""How long the witness may lag behind a sync: an older one is as true as a newer one."""
+
 COMMIT_HOLD_SECONDS = 0.001
 """How long followers may hear of a commit later than they could; a lone event takes as long."""
 
@@ -154,6 +157,7 @@ class Replica:
         self._applies: list[Message] = []
         self._held_commits: dict[int, Message] = {}  # appends without entries, by peer
         self._is_carrying_out = False
+        self._is_witness_due = False
         self._gathers = False  # what is staged came while a sync ran
         self._sync_began = 0.0
         self._sync_seconds = 0.0  # a moving average of the last ones
@@ -391,10 +395,21 @@ class Replica:
             return
         elapsed = time.perf_counter() - began
         self._durable(synced)
-        # What nobody waits for comes after the replies.
-        self.wal.write_witness()
+        # What nobody waits for comes after the replies, here and from the followers.
+        if not self._is_witness_due:
+            self._is_witness_due = True
+            self.host.later(WITNESS_SECONDS, self._write_witness)
         self._note_sync(elapsed)
         self.statistics.syncs_inline += 1
+
+    def _write_witness(self) -> None:
+        self._is_witness_due = False
+        if self._is_stopped:
+            return
+        try:
+            self.wal.write_witness()
+        except FatalStorageError as error:
+            self.fail(error)
 
     def _sync_now(self) -> None:
         """Sync whatever is staged, on this thread, even while the sync thread has work."""

@@ -21,27 +21,11 @@ from typing import TYPE_CHECKING
 from unimeter.errors import DataError
 from unimeter.raft.messages import Message, Snapshot
 from unimeter.server.hosts import run
-from unimeter.storage.disk import File
+from unimeter.storage.incoming import OutgoingFile, remove_stale_parts
 from unimeter.storage.install import Received
 
 if TYPE_CHECKING:
     from unimeter.server.cluster import Cluster
-
-
-class StoredSnapshot:
-    """A snapshot file of this node, open for a transfer."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.size = file.size()
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the file."""
-        return self._file.read(offset, length)
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._file.close()
 
 
 class Transfers:
@@ -62,7 +46,7 @@ class Transfers:
         try:
             path = message.snapshot.data
             assert isinstance(path, str), "the log's own snapshots are files"
-            reader = StoredSnapshot(self.cluster.node.opened.disk.open(path))
+            reader = OutgoingFile(self.cluster.node.opened.disk, path)
         except (OSError, DataError) as error:
             self.cluster.say(f"snapshot {index} for node {to} can't be read: {error}")
             self._report_failed(to)
@@ -126,6 +110,7 @@ class Transfers:
             node.opened.disk.remove(path)  # the core did not need it any more
         else:
             self.installed += 1
+            remove_stale_parts(node.opened.disk, node.opened.path, index)
             self.cluster.say(f"took over the state at entry {index} from node {message.sender}")
 
     def statistics(self) -> dict[str, int]:
