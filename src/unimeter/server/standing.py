@@ -93,7 +93,7 @@ class Standing:
 
     def is_voter(self, node_id: int) -> bool:
         """Whether a peer says that it votes."""
-        return int(self._said.get(node_id, {}).get("membership", 0)) == Membership.VOTER
+        return _member(self._said.get(node_id, {})) is Membership.VOTER
 
     def tick(self) -> None:
         """Look whether a peer has fallen silent: clients are told another map then."""
