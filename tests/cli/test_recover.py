@@ -31,7 +31,7 @@ def test_the_directory_says_that_it_is_recovering(
     result = run("recover", *options, "--yes", "--json")
     assert result.exit_code == ExitCode.OK, result.stderr
     assert json.loads(result.stdout)["node"] == 2
-    assert "`unimeter serve`" in result.stderr and "of which 2 have to be up" in result.stderr
+    assert "`unimeter serve`" in result.stderr and "Once all others have answered" in result.stderr
     block, _ = find_superblock(OsDisk(), str(tmp_path / "data"))
     assert block.membership is Membership.RECOVERING and block.identity.node_id == 2
     assert block.incarnation & RECOVERED

@@ -8,7 +8,12 @@ import pytest
 from tests.storage.meter import PATH, TINY, Meter, small_meter
 from tests.storage.test_raft_log import CLUSTER, KEY, RaftLog, entry, open_member
 
-from unimeter.errors import CorruptionError, InvalidInputError, WrongDirectoryError
+from unimeter.errors import (
+    CorruptionError,
+    DirectoryInUseError,
+    InvalidInputError,
+    WrongDirectoryError,
+)
 from unimeter.storage.layout import Identity
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.recovery import make_recovering, open_directory
@@ -148,6 +153,28 @@ def test_recovering_twice_says_what_to_do() -> None:
     disk = MemoryDisk()
     recover(disk)
     with pytest.raises(WrongDirectoryError, match="start the node"):
+        recover(disk)
+
+
+def test_what_a_refused_start_on_the_new_disk_left_is_no_data() -> None:
+    disk = MemoryDisk()
+    opened = open_member(disk, 2, membership=Membership.FRESH)
+    with pytest.raises(DirectoryInUseError):
+        recover(disk)
+    before = opened.superblock.current.incarnation
+    opened.close()
+    block = recover(disk)
+    assert block.membership is Membership.RECOVERING and block.incarnation != before
+    assert open_member(disk, 2).machine.applied == 1
+
+
+def test_a_fresh_directory_with_entries_is_data() -> None:
+    disk = MemoryDisk()
+    log = RaftLog(open_member(disk, 2, membership=Membership.FRESH))
+    log.stage([entry(2)])
+    log._wal.sync()
+    log._opened.close()
+    with pytest.raises(WrongDirectoryError, match="holds data of node 2"):
         recover(disk)
 
 

@@ -31,9 +31,9 @@ Examples:
   unimeter recover --config unimeter.toml --yes
 
 \b
-What comes next: `unimeter serve` with the same options. The node hears from a
-majority of the cluster, copies everything without voting, and votes again once
-it has caught up; `unimeter status` shows it as recovering until then.
+What comes next: `unimeter serve` with the same options. The node hears from all
+others once, copies everything without voting, and votes again once it has caught
+up; `unimeter status` shows it as recovering until then.
 """
 
 DANGER = """\
@@ -81,8 +81,8 @@ def command(
     block = make_directory(path, members)
     say(
         f"node {members.node_id} is ready to recover: start it with `unimeter serve` and the same "
-        f"options. It copies everything from the others, of which {members.majority} have to be "
-        "up, and votes once it has caught up; `unimeter status` shows how far it is"
+        "options. Once all others have answered it copies everything from them, and votes when it "
+        "has caught up; `unimeter status` shows how far it is"
     )
     write_record(
         {

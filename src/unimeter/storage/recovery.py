@@ -221,9 +221,11 @@ def make_recovering(
 
     It has a new incarnation and is marked as recovering: what its former self voted is
     not known any more. Raises WrongDirectoryError, with nothing changed, where there
-    is data already, of this node or anyone's.
+    is data already, of this node or anyone's. What a refused start on the new disk left,
+    a fresh directory that never took part, is no data and is made anew.
     """
     _refuse_data(disk, path)
+    _clear_fresh(disk, path)
     opened = open_directory(
         disk,
         path,
@@ -247,6 +249,8 @@ def _refuse_data(disk: Disk, path: str) -> None:
         block, _ = read_superblock(disk, f"{path}/superblock")
         if block.membership is Membership.RECOVERING:
             raise WrongDirectoryError(f"{path}: is marked as recovering already: start the node")
+        if _is_fresh(disk, path, block):
+            return
         raise WrongDirectoryError(
             f"{path}: holds data of node {block.identity.node_id}, which would be lost. {advice}"
         )
@@ -256,6 +260,23 @@ def _refuse_data(disk: Disk, path: str) -> None:
         is_empty = False
     if not is_empty:
         raise WrongDirectoryError(f"{path}: holds data whose superblock is lost. {advice}")
+
+
+def _is_fresh(disk: Disk, path: str, block: Superblock) -> bool:
+    """Whether the directory was made and never took part: it holds its first entry only."""
+    return block.membership is Membership.FRESH and not _has_more_than_genesis(disk, path)
+
+
+def _clear_fresh(disk: Disk, path: str) -> None:
+    """Take the superblock away: what is left is what a crash in the middle of making leaves."""
+    if not disk.exists(f"{path}/superblock"):
+        return
+    lock = disk.lock(f"{path}/LOCK")
+    try:
+        disk.remove(f"{path}/superblock")
+        disk.sync_directory(path)
+    finally:
+        lock.release()
 
 
 def _check_contents(disk: Disk, path: str, create: bool) -> bool:
