@@ -273,6 +273,22 @@ def test_the_leader_forgets_what_the_lost_disk_had_acknowledged(w: World) -> Non
     assert w.nodes[1].node.replica.raft.status().progress[3].match == 0
 
 
+def test_what_the_leader_meant_for_the_lost_node_never_reaches_the_recovered_one(
+    w: World,
+) -> None:
+    """Its commit index is past the end of the empty log."""
+    ingest(w, 1, 5)
+    lose_disk(w, 3)
+    w.make_recovering(3)
+    w.nodes[3].start()
+    w.link(2, 3)
+    assert w.nodes[1].node.replica.raft.read_index(b"a question")  # heartbeats; a turn is due
+    w.link(1, 3)
+    w.settle()
+    w.until(lambda: membership(w, 3) is Membership.VOTER, 60)
+    w.check_same()
+
+
 def test_the_directory_that_was_lost_is_refused_once_another_took_its_place(w: World) -> None:
     ingest(w, 1, 5)
     w.crash(3, arrival=1.0)

@@ -118,7 +118,7 @@ class Joining:
         peers = dict(self._superblock.current.peers)
         peers[node_id] = incarnation
         self._superblock.update(peers=tuple(sorted(peers.items())))
-        self.node.replica.raft.forget_progress(node_id)
+        self.node.replica.forget(node_id)
         self.node.request_turn()
         self.say(f"node {node_id} was recovered on a new data directory")
 

@@ -224,6 +224,15 @@ class Replica:
         if self._to_stage:
             self.retry()
 
+    def forget(self, node: int) -> None:
+        """A peer has another log than before, because it lost its disk.
+
+        What was meant for its former self is sent first, when there is no link yet: the new
+        one would be told to commit entries that it does not have.
+        """
+        self.carry_out()
+        self.raft.forget_progress(node)
+
     # --- the core's duties ---------------------------------------------------------
 
     def carry_out(self) -> None:
