@@ -26,12 +26,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
 from tests.server.rawclient import DAY_NS, START_NS, batch
 
-from unimeter.raft.messages import LEADER, Message, MessageType
+from unimeter.raft.messages import LEADER, Message, MessageType, Snapshot
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.connection import Connection
@@ -40,9 +41,11 @@ from unimeter.server.node import Node
 from unimeter.server.opening import open_member
 from unimeter.server.peer_codec import decode_message, encode_message
 from unimeter.storage.disk import DiskFullError
+from unimeter.storage.incoming import part_path
 from unimeter.storage.layout import Identity
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.recovery import make_recovering
+from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.superblock import Membership
 from unimeter.storage.wal import WalLimits
 from unimeter.types import AggType, Event, MetricSchema
@@ -66,6 +69,7 @@ MOMENT_SECONDS = 0.002  # what a node may hold back, for more to go along
 PATH = "data"
 BOUNDS = WalLimits(segment_bytes=2**18, segment_bytes_first=2**16, background=False)
 RAFT = 0  # the kind of a frame that carries a raft message
+SNAPSHOT = -1  # the kind of what stands for the many frames of a snapshot
 _STEPS_MAX = 20_000  # of one settle; more is a circle
 
 
@@ -187,7 +191,10 @@ class FakePeers:
         return self.world.post(self.member.node_id, to, int(kind), bytes(payload))
 
     def send_snapshot(self, message: Message, reader: Any, done: Callable[[str], None]) -> None:
-        done("this world moves no snapshots")
+        assert message.snapshot is not None
+        moved = MovedSnapshot(self.member, message, reader.read(0, reader.size), done)
+        if not self.world.post(self.member.node_id, message.to, SNAPSHOT, moved):
+            moved.end("there is no link")
 
     def is_up(self, node_id: int) -> bool:
         return (self.member.node_id, node_id) in self.world.links
@@ -203,6 +210,29 @@ class FakePeers:
 
     async def start(self, listening: None) -> None:
         """Nobody listens: the world makes the links."""
+
+
+class MovedSnapshot:
+    """A snapshot on its way: the file, and who is to hear how it went."""
+
+    def __init__(
+        self, sender: Member, message: Message, data: bytes, done: Callable[[str], None]
+    ) -> None:
+        assert message.snapshot is not None
+        self.sender, self.loop, self.data, self.done = sender, sender.loop, data, done
+        self.message = replace(message, snapshot=Snapshot(message.snapshot.meta))
+
+    def end(self, reason: str) -> None:
+        """Tell the sender, if it is still the same process."""
+        if self.sender.is_running and self.sender.loop is self.loop:
+            self.loop.call_soon(self.done, reason)
+
+    def arrive(self, to: Member) -> None:
+        """The whole file is on the receiver's disk, durable."""
+        assert self.message.snapshot is not None
+        path = part_path(f"{PATH}/snapshots", self.message.snapshot.meta.index)
+        to.disk.put(path, self.data)
+        self.end(to.call(to.cluster.on_snapshot, self.message, path) or "")
 
 
 def _encoded(message: Message) -> bytes:
@@ -380,7 +410,7 @@ class Member:
 
     def _open(self, loop: Any) -> None:
         world = self.world
-        opened = open_member(self.disk, PATH, self.members, BOUNDS, None, self.said.append)
+        opened = open_member(self.disk, PATH, self.members, world.bounds, None, self.said.append)
         self.said += opened.notes
         self.node = Node(
             opened,
@@ -392,6 +422,9 @@ class Member:
         )
         self.node.hash_states = True
         self.node.upkeep.disk_free_bytes_min = 0
+        if world.retention is not None:
+            self.node.upkeep.retention = world.retention
+            self.node.upkeep.snapshot_log_bytes = 0
         self.node.reads._clock = loop.time
         assert self.node.replica.writer is not None
         self.node.replica.writer.close()
@@ -425,6 +458,7 @@ class Member:
         """One turn of the loop: what is ready now. Whether there was anything."""
         if not self.is_running:
             return False
+        self.node.upkeep._reviewed = float("-inf")  # it looks by the real clock
         if self.node._applying and not self.loop.ready:
             self.loop.wait_for_thread()
         ready = self.loop.ready
@@ -481,15 +515,25 @@ def members_for(node_id: int, count: int, secret: bytes = b"s" * 32) -> Members:
 class World:
     """All nodes, the network and the time."""
 
-    def __init__(self, count: int = 3, seed: int = 1, *, start: bool = True) -> None:
-        self.count, self.random = count, Random(seed)
+    def __init__(
+        self,
+        count: int = 3,
+        seed: int = 1,
+        *,
+        start: bool = True,
+        bounds: WalLimits = BOUNDS,
+        retention: RetentionPolicy | None = None,
+    ) -> None:
+        self.count, self.random, self.bounds = count, Random(seed), bounds
+        self.retention = retention  # with it, a node's tick takes a snapshot of all there is
         self.secret = b"s" * 32
         self.now = 1000.0
         self.skew_ns: dict[int, int] = {}
-        self.queues: dict[tuple[int, int], deque[tuple[int, bytes]]] = {}
+        self.queues: dict[tuple[int, int], deque[tuple[int, Any]]] = {}
         self.links: set[tuple[int, int]] = set()  # both ways, once both have accepted
         self.cuts: set[tuple[int, int]] = set()  # messages vanish
         self.leaders: dict[int, int] = {}  # by term
+        self.recoveries = 0
         self.may_fail: set[int] = set()
         self.refusals: dict[tuple[int, int], str] = {}  # the newest, by (refused, refused by)
         self.nodes = {n: Member(self, n) for n in range(1, count + 1)}
@@ -516,13 +560,21 @@ class World:
 
     # --- the network ---------------------------------------------------------------
 
-    def post(self, sender: int, to: int, kind: int, payload: bytes) -> bool:
+    def post(self, sender: int, to: int, kind: int, payload: Any) -> bool:
         """Put a frame on its way; False where there is no link."""
         if (sender, to) not in self.links:
             return False
         if (sender, to) not in self.cuts and not self.lost(sender, to, kind, payload):
             self.queues.setdefault((sender, to), deque()).append((kind, payload))
+        elif kind == SNAPSHOT:
+            payload.end("it was lost")
         return True
+
+    def drop(self, sender: int, to: int) -> None:
+        """What is on its way between two nodes is lost."""
+        for kind, payload in self.queues.pop((sender, to), ()):
+            if kind == SNAPSHOT:
+                payload.end("it was lost")
 
     def deliver(self, sender: int, to: int) -> bool:
         """Deliver the oldest frame between two nodes; whether there was one."""
@@ -535,6 +587,8 @@ class World:
         try:
             if kind == RAFT:
                 member.call(cluster.on_message, decode_message(memoryview(bytearray(payload))))
+            elif kind == SNAPSHOT:
+                payload.arrive(member)
             else:
                 member.call(cluster.on_frame, sender, kind, payload)
         except Exception as error:  # as a link does
@@ -558,8 +612,8 @@ class World:
         for one, other in itertools.product(group, self.nodes):
             if other not in group:
                 self.cut((one, other), (other, one))
-                self.queues.pop((one, other), None)
-                self.queues.pop((other, one), None)
+                self.drop(one, other)
+                self.drop(other, one)
 
     def heal(self) -> None:
         """Messages arrive again, and links that were noticed as lost come back."""
@@ -591,8 +645,8 @@ class World:
             a.call(a.cluster.on_refused, other, by_b)
         if not by_a and not by_b:
             self.links |= {(one, other), (other, one)}
-            self.queues.pop((one, other), None)
-            self.queues.pop((other, one), None)
+            self.drop(one, other)
+            self.drop(other, one)
             a.call(a.cluster.on_up, hello_b)
             b.call(b.cluster.on_up, hello_a)
 
@@ -601,8 +655,8 @@ class World:
         if (one, other) not in self.links:
             return
         self.links -= {(one, other), (other, one)}
-        self.queues.pop((one, other), None)
-        self.queues.pop((other, one), None)
+        self.drop(one, other)
+        self.drop(other, one)
         for this, that in ((one, other), (other, one)):
             member = self.nodes[this]
             if member.is_running:
@@ -647,13 +701,14 @@ class World:
         """What `unimeter recover` does, on the empty disk of a node that is down."""
         member = self.nodes[node_id]
         identity = Identity(member.members.cluster_id, node_id)
+        self.recoveries += 1  # an operator takes a second for each
         make_recovering(
             member.disk,
             PATH,
             identity,
             member.members.genesis_key,
-            bounds=BOUNDS,
-            now_ns=lambda: self.time_ns(node_id),
+            bounds=self.bounds,
+            now_ns=lambda: self.time_ns(node_id) + self.recoveries * 10**9,
         )
 
     def client(self, node_id: int) -> FakeClient:
