@@ -96,7 +96,7 @@ def test_version_1_is_never_told_an_empty_leader() -> None:
         assert asked_map(w, follower.node_id, 1).routes[0].leader != ""
 
 
-def test_a_new_leader_is_pushed_to_who_asked_for_the_map_and_not_to_version_1() -> None:
+def test_a_new_leader_is_pushed_to_who_asked_for_the_map_in_its_version() -> None:
     with world() as w:
         w.tick(2)
         new, old = w.client(2), w.client(2)
@@ -104,9 +104,14 @@ def test_a_new_leader_is_pushed_to_who_asked_for_the_map_and_not_to_version_1() 
         old.start(PacketType.GET_PARTITION_MAP, b"", 1)
         w.settle()
         new.pushes.clear()
+        old.pushes.clear()
         w.elect_by_transfer(3)
         w.tick(2)
-        assert old.pushes == []
+        (told,) = old.pushes
+        assert told.status == PacketType.PARTITION_MAP_UPDATE
+        _, said = v1.decode_push(told.status, told.payload)
+        assert isinstance(said, PartitionMapReply), "version 1 hears once: of the leader"
+        assert {row.leader for row in said.routes} == {address(3)}
         frame = new.pushes[-1]
         assert frame.status == PacketType.PARTITION_MAP_UPDATE
         _, pushed = v2.decode_push(frame.status, frame.payload)

@@ -222,22 +222,24 @@ class Clients:
         payload: bytes = wire.encode_response(PacketType.GET_PARTITION_MAP, reply, position)
         return payload
 
-    def map_changed(self) -> None:
-        """Push the new map to the connections that asked for the old one.
+    def map_changed(self, versions: tuple[int, ...] = (VERSION_2,)) -> None:
+        """Push the new map to the connections of these versions that asked for the old one.
 
-        Not to those of version 1: the published client drops it, and 24 KiB are not nothing.
+        Version 1 hears of a new leader only: its map has 24 KiB, and the published client
+        drops a push. Who does not read gets none, and asks again some day.
         """
         self._maps.clear()
         for connection in self._map_readers.values():
-            if connection.reads_map_pushes and not connection.is_slow:
-                payload = self.partition_map(VERSION_2, connection)
-                connection.write(push_frame(VERSION_2, PacketType.PARTITION_MAP_UPDATE, payload))
+            version = connection.map_version
+            if version in versions and not connection.is_slow:
+                payload = self.partition_map(version, connection)
+                connection.write(push_frame(version, PacketType.PARTITION_MAP_UPDATE, payload))
 
     def lead_changed(self, lead: int) -> None:
         """Tell everybody who leads now."""
         if self.directory is not None:
             self.directory.lead_changed(lead)
-        self.map_changed()
+        self.map_changed((VERSION_1, VERSION_2) if lead else (VERSION_2,))
 
     def lead_taken(self) -> None:
         """Input is taken here: carry out what was held for a leader."""

@@ -109,8 +109,8 @@ class Connection(asyncio.BufferedProtocol):
         "is_slow",
         "is_stand_in",
         "lists_no_alerts",
+        "map_version",
         "node",
-        "reads_map_pushes",
         "skip",
         "slot",
         "stalled_bytes",
@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         self.clients = clients
         self.is_stand_in = is_stand_in
         self.lists_no_alerts = False  # v1: another node lists what was missed
-        self.reads_map_pushes = False
+        self.map_version = 0  # in which the client asked for the partition map; 0: it did not
         self.node = clients.node
         self.builder = clients.node.builder
         self.held: bytes | Held | None = None
@@ -475,7 +475,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> Response | None:
         """The response, or None when it comes later."""
         if kind == PacketType.GET_PARTITION_MAP:
-            self.reads_map_pushes = version == VERSION_2
+            self.map_version = version
             payload = self.clients.partition_map(version, self)
             self.write(response_frame(version, 0, request_id, payload))
             return None
