@@ -17,6 +17,8 @@ from unimeter.errors import DiskFullError
 from unimeter.raft.messages import MSG_APP, MSG_APP_RESP, MSG_HEARTBEAT
 from unimeter.server.peer_codec import decode_message
 from unimeter.storage.disk import FatalStorageError
+from unimeter.storage.retention import RetentionPolicy
+from unimeter.storage.wal import WalLimits
 from unimeter.types import Event
 from unimeter.wire.messages import ErrorCode, ErrorReply, IngestReply
 
@@ -444,6 +446,45 @@ def test_what_a_full_disk_kept_is_dropped_where_another_leader_replaced_it(w: Wo
     assert [other.stored(one) for one in kept] == [LARGE] * 3
     assert all(is_not_leader(client, one) for one in asked)
     w.check_same()
+
+
+def test_a_snapshot_ends_the_waiting_of_a_follower_whose_disk_is_full() -> None:
+    """What it could not write is in the snapshot; its answer is not stuck behind that."""
+    bounds = WalLimits(segment_bytes=4096, segment_bytes_first=4096, background=False)
+    w = World(3, bounds=bounds, retention=RetentionPolicy(bytes=1))
+    w.elect(1)
+    w.make_metric()
+    leader, follower = w.nodes[1], w.nodes[3]
+    client = w.client(1)
+    fill_up(follower)
+    first = 0
+
+    def store(count: int) -> None:
+        nonlocal first
+        for _ in range(count):
+            client.ingest(7, 1, first=first)
+            first += 1
+            w.settle()
+
+    while not follower.node.replica._to_stage:
+        store(1)
+    store(3)
+    w.isolate(3)
+    while leader.node.wal.first_index <= follower.node.replica.raft.last_index:
+        store(10)
+        leader.node.tick()
+    assert follower.node.replica._pending, "answers that wait for space"
+    w.unlink(1, 3)
+    w.heal()
+    w.tick(20)
+    assert follower.cluster.transfers.installed == 1
+    assert not follower.node.replica._pending
+    w.check_same()
+    make_room(w, 3)
+    store(3)
+    w.tick(3)
+    w.check_same()
+    w.close()
 
 
 def test_a_full_disk_in_a_group_of_one_answers_what_was_durable_before_it() -> None:

@@ -372,8 +372,13 @@ class Replica:
         self._to_stage.clear()
         self._release(self.wal.synced_index)
         self.owner.installed(self.log.install(message.snapshot))
-        self._last_given = self.wal.last_index
-        self._pending = deque((min(at, self._last_given), held) for at, held in self._pending)
+        last = self._last_given = self.wal.last_index
+        # What the disk was too full for is in the snapshot, or is gone and was never here.
+        self._pending = deque(
+            (min(at, last), [one for one in held if not _claims(one, last + 1)])
+            for at, held in self._pending
+        )
+        self._release(last)
 
     # --- syncing -------------------------------------------------------------------
 
