@@ -117,6 +117,7 @@ class Cluster:
                 self.clients.lead_taken()  # a former leader may have given something back since
             self.forwarder.tick()
             self.hashes.tick()
+            self.transfers.tick()
             self.mending.tick()
             if self._handovers:
                 late = ErrorReply(ErrorCode.NOT_LEADER, "that node did not take over in time", 100)

@@ -27,13 +27,16 @@ from unimeter.storage.install import Received
 if TYPE_CHECKING:
     from unimeter.server.cluster import Cluster
 
+ANSWER_TICKS = 600  # half a minute to restore a state; only a follower's lost answer waits so long
+
 
 class Transfers:
     """The transfers of one node, out and in."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._unanswered: set[int] = set()  # have the file, and the core has not heard from them
+        # Who has the file and has not been heard of by the core since, and for how many ticks.
+        self._unanswered: dict[int, int] = {}
         self._restoring: Message | None = None
         self.sent = self.installed = self.failed = 0
 
@@ -60,13 +63,13 @@ class Transfers:
                 self._report_failed(to)
             else:
                 self.sent += 1
-                self._unanswered.add(to)
+                self._unanswered[to] = 0
 
         self.cluster.say(f"sending snapshot {index} to node {to} ({reader.size:,} bytes)")
         self.cluster.peers.send_snapshot(message, reader, done)
 
     def _report_failed(self, node_id: int) -> None:
-        self._unanswered.discard(node_id)
+        self._unanswered.pop(node_id, None)
         self.cluster.node.replica.raft.report_snapshot(node_id, False)
         self.cluster.node.request_turn()
 
@@ -75,9 +78,18 @@ class Transfers:
         if node_id in self._unanswered:
             self._report_failed(node_id)
 
+    def tick(self) -> None:
+        """Look after whose answer was lost: probe behind the snapshot, as if it had come."""
+        for node_id in list(self._unanswered):
+            self._unanswered[node_id] += 1
+            if self._unanswered[node_id] > ANSWER_TICKS:
+                del self._unanswered[node_id]
+                self.cluster.node.replica.raft.report_snapshot(node_id, True)
+                self.cluster.node.request_turn()
+
     def heard(self, node_id: int) -> None:
         """The core heard from a node that has the file."""
-        self._unanswered.discard(node_id)
+        self._unanswered.pop(node_id, None)
 
     # --- in ----------------------------------------------------------------------
 
