@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.server.clusters import RAFT, FakeClient, World
+from tests.server.clusters import RAFT, SNAPSHOT, FakeClient, World
 
 from unimeter.raft.messages import MSG_APP_RESP
 from unimeter.server.peer_codec import decode_message
@@ -92,11 +92,12 @@ def test_an_answer_that_was_lost_is_not_waited_for_for_ever(w: World) -> None:
 def test_a_snapshot_that_is_lost_on_its_way_is_sent_again(w: World) -> None:
     w.crash(3)
     leave_behind(w, 3)
-    w.cut((1, 3))
+    w.lost = lambda sender, to, kind, payload: kind == SNAPSHOT
     member = w.start(3)
     w.tick(20)
-    w.heal()
-    w.link_all()
+    assert member.cluster.transfers.installed == 0
+    assert w.nodes[1].cluster.transfers.failed > 0
+    w.lost = lambda *_: False
     w.tick(20)
     assert member.cluster.transfers.installed == 1
     w.check_same()
