@@ -166,12 +166,12 @@ class HandSync:
         try:
             synced = replica.wal.sync(witness=False)
         except DiskFullError as error:
-            replica._failed_in_thread(error)
+            replica.group._failed_in_thread(error)
         except Exception as error:
-            replica._failed_in_thread(error)
+            replica.group._failed_in_thread(error)
             return
         else:
-            replica._synced_in_thread(synced)
+            replica.group._synced_in_thread(synced)
         replica.wal.write_witness()
 
     def close(self) -> None:
@@ -426,10 +426,10 @@ class Member:
             self.node.upkeep.retention = world.retention
             self.node.upkeep.snapshot_log_bytes = 0
         self.node.reads._clock = loop.time
-        assert self.node.replica.writer is not None
-        self.node.replica.writer.close()
+        assert self.node.replica.group.writer is not None
+        self.node.replica.group.writer.close()
         self.sync = HandSync(self)
-        self.node.replica.writer = cast(Any, self.sync)
+        self.node.replica.group.writer = cast(Any, self.sync)
         self.clients.attach(self.node)
         advertise = f"10.0.0.{self.node_id}:7001"
         self.cluster = Cluster(

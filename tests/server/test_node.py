@@ -86,9 +86,9 @@ class HandWriter:
         try:
             synced = self.node.wal.sync()
         except DiskFullError as error:
-            self.node.replica._failed_in_thread(error)
+            self.node.replica.group._failed_in_thread(error)
         else:
-            self.node.replica._synced_in_thread(synced)
+            self.node.replica.group._synced_in_thread(synced)
         assert isinstance(self.node.host, LoopHost)
         self.node.host.run_posts(self.node)
 
@@ -106,10 +106,10 @@ def open_node(host: InlineHost, disk: MemoryDisk | None = None) -> Node:
 def open_by_hand() -> tuple[Node, LoopHost, HandWriter]:
     host = LoopHost()
     node = open_node(host)
-    assert node.replica.writer is not None
-    node.replica.writer.close()
+    assert node.replica.group.writer is not None
+    node.replica.group.writer.close()
     writer = HandWriter(node)
-    node.replica.writer = writer  # type: ignore[assignment]
+    node.replica.group.writer = writer  # type: ignore[assignment]
     return node, host, writer
 
 
@@ -291,7 +291,7 @@ def test_a_full_disk_refuses_what_was_dropped_and_goes_on(where: str) -> None:
         writer.asked = 0
         with pytest.raises(DiskFullError):
             wal.sync()
-        node.replica._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
+        node.replica.group._failed_in_thread(DiskFullError("no space", wal.synced_index + 1))
         host.run_posts(node)
         assert len(answers) == 1 and isinstance(answers[0][0], BackpressureError)
     ((slot, data),) = host.take_replies()

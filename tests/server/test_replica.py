@@ -395,11 +395,11 @@ def test_a_full_disk_of_a_follower_holds_up_nobody_and_is_caught_up_with(w: Worl
     w.settle()
     assert [client.stored(one) for one in asked] == [LARGE] * 4
     full = w.nodes[3].node
-    assert full.wal.full and full.replica._to_stage, "kept until there is space"
+    assert full.wal.full and full.replica.group._to_stage, "kept until there is space"
     assert w.nodes[3].total(7) < 4 * LARGE
     make_room(w, 3)
     w.tick(10)
-    assert not full.replica._to_stage
+    assert not full.replica.group._to_stage
     w.check_same()
 
 
@@ -434,7 +434,7 @@ def test_what_a_full_disk_kept_is_dropped_where_another_leader_replaced_it(w: Wo
     asked = [client.ingest(7, LARGE, first=LARGE * n) for n in range(3)]
     w.settle()
     old = w.nodes[1].node
-    assert old.replica._to_stage
+    assert old.replica.group._to_stage
     w.elect(2)
     other = w.client(2)
     kept = [other.ingest(8, LARGE, first=LARGE * n) for n in range(3)]
@@ -466,19 +466,19 @@ def test_a_snapshot_ends_the_waiting_of_a_follower_whose_disk_is_full() -> None:
             first += 1
             w.settle()
 
-    while not follower.node.replica._to_stage:
+    while not follower.node.replica.group._to_stage:
         store(1)
     store(3)
     w.isolate(3)
     while leader.node.wal.first_index <= follower.node.replica.raft.last_index:
         store(10)
         leader.node.tick()
-    assert follower.node.replica._pending, "answers that wait for space"
+    assert follower.node.replica.group._pending, "answers that wait for space"
     w.unlink(1, 3)
     w.heal()
     w.tick(20)
     assert follower.cluster.transfers.installed == 1
-    assert not follower.node.replica._pending
+    assert not follower.node.replica.group._pending
     w.check_same()
     make_room(w, 3)
     store(3)
