@@ -427,6 +427,38 @@ def test_a_full_disk_of_the_leader_keeps_what_others_have_and_writes_it_later(w:
     w.check_same()
 
 
+def test_a_leader_whose_disk_is_full_lets_another_lead_so_ingest_goes_on(w: World) -> None:
+    fill_up(w.nodes[1])
+    client, other = w.client(1), w.client(2)
+    asked = [client.ingest(7, LARGE, first=LARGE * n) for n in range(3)]
+    w.settle()
+    assert w.nodes[1].node.refusal == "the disk is full"
+    w.until(lambda: w.leader is not None and w.leader.node_id != 1 and w.leader.leads)
+    assert w.leader is not None
+    kept = other.ingest(8, LARGE)
+    w.settle()
+    assert other.stored(kept) == LARGE, "the two others go on"
+    make_room(w, 1)
+    w.tick(20)
+    assert [client.stored(one) for one in asked] == [LARGE] * 3, "and nothing is lost"
+    w.check_same()
+
+
+def test_a_leader_stays_where_nobody_has_more_room(w: World) -> None:
+    for member in w.running:
+        fill_up(member)
+    client = w.client(1)
+    asked = client.ingest(7, LARGE)
+    w.settle()
+    term = w.nodes[1].node.replica.term
+    w.tick(40)
+    assert w.nodes[1].leads and w.nodes[1].node.replica.term == term
+    assert client.response(asked) is None
+    make_room(w, 1, 2, 3)
+    w.tick(10)
+    assert client.stored(asked) == LARGE
+
+
 def test_what_a_full_disk_kept_is_dropped_where_another_leader_replaced_it(w: World) -> None:
     client = w.client(1)
     w.isolate(1)

@@ -125,6 +125,7 @@ class Cluster:
             if self._ticks % STATUS_TICKS == 0:
                 self.standing.tick()
                 self.say_status()
+                self._leave_the_lead_if_full()
         except Exception as error:
             self.node.fail(error)
 
@@ -305,6 +306,14 @@ class Cluster:
         self._handovers.append((self.loop.time() + TRANSFER_SECONDS, done))
         self.node.hand_over_lead(target)
 
+    def _leave_the_lead_if_full(self) -> None:
+        """A leader whose disk is full takes nothing in; a node that has room may lead instead."""
+        if self.node.leads and self.node.upkeep.is_short_of_disk:
+            target = self.best_successor(self.standing.has_disk)
+            if target:
+                self.say(f"the disk is full; node {target} is asked to lead")
+                self.node.hand_over_lead(target)
+
     def _end_handovers(self, reply: Response, until: float) -> None:
         """Tell those who asked for a hand-over before `until` how it went."""
         ended = [done for deadline, done in self._handovers if deadline <= until]
@@ -331,13 +340,16 @@ class Cluster:
             raise InvalidInputError(f"node {node_id} is not connected, so it can't take over")
         return node_id
 
-    def best_successor(self) -> int:
-        """The reachable node whose log is furthest; 0 = none."""
+    def best_successor(self, may_lead: Callable[[int], bool] = lambda node: True) -> int:
+        """The reachable node whose log is furthest, of those that may lead; 0 = none."""
         progress = self.node.replica.raft.status().progress
         reachable = [
             (progress[node].match, -node)
             for node in self.members.others
-            if self.peers.is_up(node) and node in progress and self.standing.is_voter(node)
+            if self.peers.is_up(node)
+            and node in progress
+            and self.standing.is_voter(node)
+            and may_lead(node)
         ]
         return -max(reachable)[1] if reachable else 0
 

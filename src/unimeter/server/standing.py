@@ -57,6 +57,7 @@ class Standing:
                 "disk_used_bytes": own.disk_used_bytes,
                 "hash_index": own.hash_index,
                 "state_hash": own.state_hash.hex(),
+                "is_short_of_disk": self.cluster.node.upkeep.is_short_of_disk,
                 "client_address": own.client_address,
                 "version": own.version,
             }
@@ -94,6 +95,10 @@ class Standing:
     def is_voter(self, node_id: int) -> bool:
         """Whether a peer says that it votes."""
         return _member(self._said.get(node_id, {})) is Membership.VOTER
+
+    def has_disk(self, node_id: int) -> bool:
+        """Whether a peer says that its disk has room."""
+        return not self._said.get(node_id, {}).get("is_short_of_disk", False)
 
     def tick(self) -> None:
         """Look whether a peer has fallen silent: clients are told another map then."""

@@ -115,6 +115,11 @@ class Upkeep:
         else:
             node.refusal = self._disk_refusal
 
+    @property
+    def is_short_of_disk(self) -> bool:
+        """Whether it is the disk that keeps events out."""
+        return self.node.wal.full or bool(self._disk_refusal)
+
     def _look_at_disk(self) -> str:
         """Why the disk has no room for events, or nothing."""
         if self.free_bytes < self.disk_free_bytes_min:
