@@ -83,7 +83,7 @@ def test_a_stranger_under_the_id_of_a_node_that_is_down_is_refused(
         assert not process.is_ready()
     finally:
         process.kill()
-    cluster.restart(3)
+        cluster.restart(3)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_a_node_given_other_members_is_refused(cluster: ClusterProcess, tmp_path
         assert not process.is_ready()
     finally:
         process.kill()
-    cluster.restart(3)
+        cluster.restart(3)
 
 
 @pytest.mark.slow
@@ -123,9 +123,11 @@ def test_a_members_directory_is_not_started_alone(cluster: ClusterProcess) -> No
     assert cluster.nodes[3].terminate() == 0
     alone = NodeProcess(cluster.nodes[3].directory, "--node-id", "3")
     alone.launch()
-    assert alone.process is not None
-    assert alone.process.wait(20) == 7
-    assert "start it with --peers" in alone.output.read_text()
-    alone.kill()
-    cluster.restart(3)
+    try:
+        assert alone.process is not None
+        assert alone.process.wait(20) == 7
+        assert "start it with --peers" in alone.output.read_text()
+    finally:
+        alone.kill()
+        cluster.restart(3)
     check_goes_on(cluster, "alone")
