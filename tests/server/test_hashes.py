@@ -20,9 +20,8 @@ class FakeNode:
     def __init__(self) -> None:
         self.ready: list[tuple[int, bytes]] = []
 
-    def take_state_hashes(self) -> list[tuple[int, bytes]]:
-        taken, self.ready = self.ready, []
-        return taken
+    def take_state_hash(self) -> tuple[int, bytes] | None:
+        return self.ready.pop(0) if self.ready else None
 
 
 class Group:

@@ -53,8 +53,9 @@ class Hashes:
 
     def tick(self) -> None:
         """Take the hash that is ready, if one is, and tell the others."""
-        for index, state_hash in self.node.take_state_hashes():
-            self.newest = index, state_hash
+        ready = self.node.take_state_hash()
+        if ready is not None:
+            index, state_hash = self.newest = ready
             self.send(_FRAME.pack(index, state_hash))
             self._note(self.members.node_id, index, state_hash)
 

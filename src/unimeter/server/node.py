@@ -64,6 +64,7 @@ from unimeter.server.waiting import (
 )
 from unimeter.storage.disk import DiskFullError
 from unimeter.storage.recovery import Opened
+from unimeter.storage.state_hash import StateHasher
 from unimeter.wire.failures import error_of
 from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError
 
@@ -111,7 +112,7 @@ class Node:
         self._next_offset = self.machine.next_offset
         self._timestamp_ns = 0
         self.hash_states = False  # other replicas want to compare
-        self._state_hashes: list[tuple[int, str]] = []
+        self._hasher = StateHasher(opened.disk.can_fork)
         self._applying = 0  # entries given to the apply thread and not answered
         self._applier: Applier[Committed, Counted] | None = None
         if not host.inline:
@@ -366,21 +367,19 @@ class Node:
         with self.lock:
             applied = self.machine.apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
             if self.hash_states and entry.index % limits.STATE_HASH_ENTRIES == 0:
-                self._hash_state()
+                if not self._hasher.busy:  # else the others compare without this node
+                    self._hasher.begin(self.machine)
             if entry.kind != entries.EVENTS:
                 return applied, []
             if applied.duplicates or applied.refused:
                 self.events.note(entry.index, applied.outcomes)
             return applied, render(applied, one.waiting.routes) if one.waiting else []
 
-    def _hash_state(self) -> None:
-        """The state at this very entry, for the other replicas to compare."""
-        self._state_hashes.append((self.machine.applied, self.machine.state_hash()))
-
-    def take_state_hashes(self) -> list[tuple[int, bytes]]:
-        """The hashes that became ready since the last call."""
-        taken, self._state_hashes = self._state_hashes, []
-        return [(index, bytes.fromhex(found)) for index, found in taken]
+    def take_state_hash(self) -> tuple[int, bytes] | None:
+        """The hash of the state at an entry, if one became ready: for replicas to compare."""
+        with self.lock:
+            answer = self._hasher.poll()
+        return None if answer is None else (answer[0], bytes.fromhex(answer[1]))
 
     def _counted_in_thread(self, one: Committed, counted: Counted) -> None:
         self.host.post(self._guarded, one, counted)
@@ -521,6 +520,7 @@ class Node:
         try:
             self._finish()
         finally:
+            self._hasher.abandon()
             self.opened.close()
 
     def _finish(self) -> None:
