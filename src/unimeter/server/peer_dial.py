@@ -61,13 +61,11 @@ class Dialler:
                 await self._pause(can_wake=True)
                 continue
             await asyncio.shield(link.ended)  # others wait for it too
-            if self._is_worth_another(link):
-                was_lost = True
-                continue
             # A process that is being ended may still take a connection, and drop it at once:
-            # that the link was lost before is remembered until one is up, or refused.
-            was_lost = was_lost and not link.since
-            await self._pause(can_wake=False)
+            # that a link was lost is remembered until a dial is refused.
+            was_lost = was_lost or bool(link.since)
+            if not self._is_worth_another(link):
+                await self._pause(can_wake=False)
 
     async def _connect(self, link: PeerLink) -> BaseException | None:
         """Connect `link`; the error if that fails."""

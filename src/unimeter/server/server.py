@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from unimeter.errors import InvalidInputError, UnimeterError
 from unimeter.server.clients import Clients
@@ -71,6 +71,14 @@ def take_port(bind: str, port: int, option: str) -> socket.socket:
         ) from None
     taken.setblocking(False)
     return taken
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection that came too early."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        cast(asyncio.Transport, transport).abort()
 
 
 class Server:
@@ -147,6 +155,7 @@ class Server:
             self.clients = Clients(loop)
             self.clients.advertise = config.advertise
             self.clients.on_failure = self._failed
+            early = await self._turn_away(loop, main)
             self.node = await self._open(loop)
             self.clients.attach(self.node)
             if self.members is not None and peers is not None:
@@ -155,6 +164,8 @@ class Server:
                 )
                 await self.cluster.start(peers)
             self._pages.pages["/metrics"] = metrics_page(self.node, self.clients, self.cluster)
+            if early is not None:
+                early.close()
             await self._listen(loop, main, self.clients.connection)
         except BaseException:
             self._close_listeners()
@@ -169,6 +180,18 @@ class Server:
         taken = take_port(self.config.peer_bind or host, port, "peers")
         self._sockets.append(taken)
         return taken
+
+    async def _turn_away(
+        self, loop: asyncio.AbstractEventLoop, main: socket.socket
+    ) -> asyncio.AbstractServer | None:
+        """While a node of a cluster is not ready: send its clients to the others at once.
+
+        A connection that waits in the kernel's queue looks like a node that is silent. With
+        one node there is nobody else to ask, and waiting there is what a client should do.
+        """
+        if self.members is None:
+            return None
+        return await loop.create_server(TurnedAway, sock=main.dup(), backlog=BACKLOG)
 
     async def _listen(
         self,
