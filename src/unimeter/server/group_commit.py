@@ -39,7 +39,7 @@ from unimeter.storage.writer import Writer
 INLINE_SYNC_BYTES_MAX = 96 * 1024
 """Staged bytes up to which the host's thread syncs by itself: measured in docs/internals."""
 
-INLINE_SYNC_SECONDS_MAX = 0.0005
+INLINE_SYNC_SECONDS_MAX = 0.001
 """Recent syncs up to which a leader with followers syncs on its loop; a hand-over costs less."""
 
 WITNESS_SECONDS = 0.002
