@@ -195,6 +195,9 @@ def find_program(program: str, package: str, install: bool) -> str:
         )
     words = ["apt-get", "install", "--yes", "--no-install-recommends", package]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:  # a new machine has no list of packages yet
+        subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RivalMissingError(
             f"apt-get could not install {package}: {done.stderr.strip()[-200:]}"
