@@ -54,6 +54,7 @@ ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
 FINISH_SECONDS = 5.0  # for the replies to a client that closed its sending side
 FILES_KEPT = 128  # descriptors that clients may not use up: log, snapshots, HTTP, scans
+GATHER_REPLIES_MIN = 8  # replies of one turn from which on the next one waits for company
 LINGER_SECONDS = 0.00015  # a client takes 60 to 120 microseconds to send its next request
 LINGER_REPLIES_SECONDS = 0.001  # replies further apart than this are not one client's hurry
 _SLOT_MASK = 2**32 - 1
@@ -112,6 +113,7 @@ class Clients:
         self._asides = 0
         self._linger_until = self._replied = 0.0
         self._is_lingering = False
+        self._answered = 0  # replies of the last turn
 
     def attach(self, node: Node) -> None:
         """Serve this node from now on."""
@@ -304,8 +306,15 @@ class Clients:
     # --- the node's host ---------------------------------------------------------
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Run `callback` after the reads of this turn of the loop."""
-        self.loop.call_soon(callback)
+        """Run `callback` after the reads of this turn of the loop.
+
+        Where the last turn answered many, their next requests are just arriving: the loop looks
+        once more, so that more of them share one entry and one sync.
+        """
+        if self._answered >= GATHER_REPLIES_MIN:
+            self.loop.call_soon(self.loop.call_soon, callback)
+        else:
+            self.loop.call_soon(callback)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Run `callback` on the loop after a while."""
@@ -342,7 +351,8 @@ class Clients:
             write = writes.get(slot)
             if write is not None:
                 write(data)
-        if len(replies) == 1:
+        self._answered = len(replies)
+        if self._answered == 1:
             self.linger()
 
     def linger(self) -> None:
