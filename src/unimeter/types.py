@@ -34,6 +34,14 @@ def unscale(value: int) -> float:
     return value / SCALE
 
 
+class Membership(enum.IntEnum):
+    """How far a node of a cluster, and its data directory, may speak for its id."""
+
+    VOTER = 0  # its vote and its copy count
+    FRESH = 1  # a new disk: not every peer has confirmed that it never knew another
+    RECOVERING = 2  # replaces a lost disk, whose votes it does not know: it gets a copy first
+
+
 class DeliveryMode(enum.IntEnum):
     """Asked by the client; under the default ``--ack quorum`` both mean synced."""
 

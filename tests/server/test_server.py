@@ -602,7 +602,7 @@ def test_a_client_that_reads_late_gets_everything(tmp_path: Path) -> None:
 def test_queries_pages_and_snapshots_beside_large_batches_see_whole_entries(
     tmp_path: Path,
 ) -> None:
-    batches, size, senders = 12, 4000, 3
+    batches, size, senders = 30, 4000, 3  # long enough for some looks on a busy machine
 
     async def body(server: Server, client: RawClient) -> None:
         await watched_metric(client)

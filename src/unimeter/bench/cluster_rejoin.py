@@ -24,7 +24,7 @@ from unimeter.bench.node import MeasuredNode, receive_exactly
 from unimeter.bench.report import Figure
 from unimeter.bench.scenarios import LimitedSource, Settings, make_tape
 from unimeter.errors import UnimeterError
-from unimeter.wire.messages import Membership
+from unimeter.types import Membership
 
 EVENTS: Final = 10_000_000
 BATCHES_PER_SECOND: Final = 100  # of the load that goes on: 50,000 events/s

@@ -24,10 +24,10 @@ from unimeter.cli.exit_codes import ExitCode
 from unimeter.cli.options import form_options, server_options
 from unimeter.cli.output import Form, Sheet, csv_line, json_line, say, table_of, write_sheet
 from unimeter.errors import ConnectionError, DeadlineExceededError
+from unimeter.types import Membership
 from unimeter.wire.messages import (
     HEARD_NEVER,
     ClusterStatusReply,
-    Membership,
     NodeRole,
     NodeStatus,
 )

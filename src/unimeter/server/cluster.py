@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from unimeter.server.clients import Clients
     from unimeter.server.node import Node
 
-TICK_SECONDS = limits.TICK_SECONDS
 STATUS_TICKS = 10  # a node says how it is twice a second
 GONE_CAMPAIGN_SECONDS = 0.03  # times the rank of a node: not all stand for election at once
 GONE_CAMPAIGNS = 5  # then the usual timeout takes over; asking for pre-votes harms nobody
@@ -98,7 +97,7 @@ class Cluster:
     async def start(self, listening: socket.socket) -> None:
         """Listen to the peers and dial them."""
         await self.peers.start(listening)
-        self._tick_handle = self.loop.call_later(TICK_SECONDS, self._tick)
+        self._tick_handle = self.loop.call_later(limits.TICK_SECONDS, self._tick)
 
     async def close(self) -> None:
         """Leave the others."""
@@ -107,7 +106,7 @@ class Cluster:
         await self.peers.close()
 
     def _tick(self) -> None:
-        self._tick_handle = self.loop.call_later(TICK_SECONDS, self._tick)
+        self._tick_handle = self.loop.call_later(limits.TICK_SECONDS, self._tick)
         try:
             self._ticks += 1
             self.joining.tick()

@@ -117,7 +117,7 @@ def own_status(node: Node) -> m.NodeStatus:
     return m.NodeStatus(
         node_id=node.node_id,
         role=_ROLES[int(raft.role)],
-        membership=m.Membership(int(node.opened.superblock.current.membership)),
+        membership=node.opened.superblock.current.membership,
         heard_ms=0,
         term=raft.term,
         last_index=raft.last_index,

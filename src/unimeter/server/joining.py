@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 
 from unimeter.raft.messages import Message
 from unimeter.server.members import Members
-from unimeter.storage.superblock import RECOVERED, Membership
-from unimeter.wire.peer_hello import Membership as PeerMembership
+from unimeter.storage.superblock import RECOVERED
+from unimeter.types import Membership
 from unimeter.wire.peer_hello import PeerHello
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Joining:
         self._ticks = 0
         self._is_asking = False
         self._has_caught_up = False
-        self.is_active = self.membership is PeerMembership.VOTER
+        self.is_active = self.membership is Membership.VOTER
 
     @property
-    def membership(self) -> PeerMembership:
+    def membership(self) -> Membership:
         """As which this node introduces itself."""
-        return PeerMembership(int(self._superblock.current.membership))
+        return self._superblock.current.membership
 
     @property
     def reason(self) -> str:
@@ -68,7 +68,7 @@ class Joining:
             node, sentence = next(iter(sorted(self._refusals.items())))
             return f"node {node} refuses this node: {sentence}"
         names = ", ".join(str(node) for node in missing)
-        if self.membership is PeerMembership.FRESH:
+        if self.membership is Membership.FRESH:
             return f"a new node waits until all others have answered once; missing: {names}"
         return f"a recovering node waits until all others have answered; missing: {names}"
 
@@ -110,7 +110,7 @@ class Joining:
 
     def _judge_unknown(self, hello: PeerHello) -> str:
         """This node is new itself, so it knows nobody; a voter it meets must know it."""
-        assert self.membership is not PeerMembership.VOTER, "a voter knows everybody"
+        assert self.membership is not Membership.VOTER, "a voter knows everybody"
         return ""
 
     def _take_new(self, node_id: int, incarnation: int) -> None:
@@ -132,7 +132,7 @@ class Joining:
         self._accepted[hello.node_id] = hello
         if len(self._accepted) < len(self.members.others):
             return
-        if self.membership is PeerMembership.FRESH:
+        if self.membership is Membership.FRESH:
             self._activate()
         else:
             self._follow()
@@ -166,7 +166,7 @@ class Joining:
 
     def tick(self) -> None:
         """Ask, while recovering, whether this node has caught up."""
-        if not self.is_active or self.membership is not PeerMembership.RECOVERING:
+        if not self.is_active or self.membership is not Membership.RECOVERING:
             return
         self._ticks += 1
         if self._has_caught_up:
@@ -191,7 +191,7 @@ class Joining:
 
     def _vote_again(self) -> None:
         raft = self.node.replica.raft
-        if not self.node.lead or self.membership is not PeerMembership.RECOVERING:
+        if not self.node.lead or self.membership is not Membership.RECOVERING:
             return
         # The former self may have voted in this term: its vote is the leader's now.
         raft.vote_for_leader()

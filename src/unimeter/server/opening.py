@@ -28,9 +28,8 @@ from unimeter.storage.reading import find_superblock
 from unimeter.storage.recovery import Opened, open_directory
 from unimeter.storage.repair import repair_entry
 from unimeter.storage.retention import RetentionPolicy
-from unimeter.storage.superblock import Membership
 from unimeter.storage.wal import WalLimits
-from unimeter.wire.peer_hello import Membership as PeerMembership
+from unimeter.types import Membership
 from unimeter.wire.peer_hello import PeerHello
 
 MEMORY = ":memory:"
@@ -175,7 +174,7 @@ def hello_of(disk: Disk, path: str, members: Members) -> PeerHello:
         members=members.voters,
         format_version=FORMAT_VERSION,
         incarnation=block.incarnation,
-        membership=PeerMembership(int(block.membership)),
+        membership=block.membership,
         term=block.term,
         clock_ns=time.time_ns(),
         address=f"{host}:{port}",

@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from unimeter.server.handlers import own_status
-from unimeter.wire.messages import HEARD_NEVER, Membership, NodeRole, NodeStatus
+from unimeter.types import Membership
+from unimeter.wire.messages import HEARD_NEVER, NodeRole, NodeStatus
 from unimeter.wire.peer_hello import PeerHello
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from unimeter.storage.segments import (
     split_removed,
 )
 from unimeter.storage.snapshots import snapshot_indexes, snapshot_path
-from unimeter.storage.superblock import Membership, Superblock, read_superblock
+from unimeter.storage.superblock import Superblock, read_superblock
 from unimeter.storage.witness import read_witness
+from unimeter.types import Membership
 
 
 @dataclass

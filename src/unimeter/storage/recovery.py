@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+from unimeter import limits
 from unimeter.engine import entries
 from unimeter.engine.machine import Machine
 from unimeter.errors import CorruptionError, InvalidInputError, WrongDirectoryError
@@ -52,19 +53,18 @@ from unimeter.storage.snapshots import (
 )
 from unimeter.storage.superblock import (
     RECOVERED,
-    Membership,
     Superblock,
     SuperblockFile,
     check_owner,
     read_superblock,
 )
 from unimeter.storage.wal import LogBase, Wal, WalLimits
+from unimeter.types import Membership
 
 Progress = Callable[[int, int, int], None]
 """Called now and then with (log bytes replayed, log bytes in all, events replayed)."""
 
 FIRST_TERM = 1
-NODE_ID_MAX = 255  # one byte on the wire between nodes
 _FOLDERS = ("log", "snapshots", "outcomes")
 _FILES = ("LOCK", "superblock", "superblock.tmp", "synced", "rotten", "rotten.tmp", "lost+found")
 _OURS = {*_FILES, *_FOLDERS}
@@ -166,8 +166,8 @@ def open_directory(
     directory only. `sole_voter=False` leaves what is not known to be committed
     unapplied: then machine.applied may be below wal.last_index.
     """
-    if not 1 <= node_id <= NODE_ID_MAX:
-        raise InvalidInputError(f"node id {node_id} must be 1 to {NODE_ID_MAX}")
+    if not 1 <= node_id <= limits.NODE_ID_MAX:
+        raise InvalidInputError(f"node id {node_id} must be 1 to {limits.NODE_ID_MAX}")
     assert genesis_key is None or (len(genesis_key) == 16 and cluster_id is not None)
     bounds = bounds or WalLimits()
     is_new = _check_contents(disk, path, create)

@@ -23,13 +23,13 @@ import struct
 import threading
 import zlib
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Final
 
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.storage.disk import Disk, File
 from unimeter.storage.layout import FORMAT_VERSION, Identity
 from unimeter.storage.segments import RESTORE_ADVICE, check_version
+from unimeter.types import Membership
 
 SUPERBLOCK_MAGIC: Final = b"UNIMSUP\n"
 COPY_BYTES: Final = 4096
@@ -40,14 +40,6 @@ RECOVERED: Final = 1 << 63  # bit of an incarnation: the directory was made by `
 # incarnation membership is_installing peers: (node, incarnation) base: index term timestamp
 # What a directory of a single node of an earlier release lacks reads as zeros.
 _COPY = struct.Struct("<8sIIIIQ16sQqQQQqQ QBB6x 14Q QQq")
-
-
-class Membership(IntEnum):
-    """How far this directory may speak for its node."""
-
-    VOTER = 0  # it votes
-    FRESH = 1  # made, and not every peer has confirmed that it never knew another
-    RECOVERING = 2  # made to replace a lost one, whose votes it does not know
 
 
 @dataclass(frozen=True)

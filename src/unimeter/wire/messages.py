@@ -39,6 +39,7 @@ from unimeter.types import (
     Direction,
     EventRecord,
     IngestResult,
+    Membership,
     MetricSchema,
     Outcome,
     Refusal,
@@ -145,14 +146,6 @@ class NodeRole(enum.IntEnum):
     CANDIDATE = 1
     LEADER = 2
     UNREACHABLE = 3  # nothing was heard from it for too long to say
-
-
-class Membership(enum.IntEnum):
-    """Whether a node's vote and copy count."""
-
-    VOTER = 0
-    FRESH = 1  # a new disk: it gets a copy first
-    RECOVERING = 2  # it repairs what its disk lost
 
 
 # --- requests ----------------------------------------------------------------

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
+from unimeter.types import Membership
 from unimeter.wire.codec import Buffer, Reader, Writer
 from unimeter.wire.messages import ProtocolError
 from unimeter.wire.peer import PEER_VERSION, Fault, PeerProtocolError
@@ -27,14 +27,6 @@ CLOCK_WARN_NS: Final = 60 * 10**9  # two clocks further apart than this are wort
 
 _FIXED: Final = struct.Struct("<HH16sQQQBQQQqB")
 _NODE: Final = struct.Struct("<Q")
-
-
-class Membership(IntEnum):
-    """In which state a node takes part."""
-
-    VOTER = 0
-    FRESH = 1  # no data yet
-    RECOVERING = 2  # its log is being repaired: it may not vote
 
 
 @dataclass(frozen=True, slots=True)

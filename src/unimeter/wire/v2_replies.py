@@ -22,6 +22,7 @@ from unimeter.types import (
     AggValue,
     Direction,
     EventRecord,
+    Membership,
     OperationType,
     from_ns,
 )
@@ -53,7 +54,6 @@ from unimeter.wire.messages import (
     Feature,
     HelloReply,
     IngestReply,
-    Membership,
     MembersReply,
     MetricListReply,
     NodeRole,
