@@ -8,7 +8,8 @@ import pytest
 
 from unimeter.errors import InvalidInputError, NotFoundError
 from unimeter.periods import DAY_NS, UTC_TRANSITIONS
-from unimeter.sim.model import Model, Row
+from unimeter.sim.counting import Row
+from unimeter.sim.model import Model
 from unimeter.types import (
     AggType,
     AggValue,

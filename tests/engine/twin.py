@@ -19,7 +19,8 @@ from unimeter.engine.decode import EntryBuilder
 from unimeter.engine.machine import Machine
 from unimeter.engine.records import EventsBody
 from unimeter.periods import zone_transitions
-from unimeter.sim.model import Model, Row
+from unimeter.sim.counting import Row
+from unimeter.sim.model import Model
 from unimeter.types import Account, AggType, AggValue, MetricSchema, Outcome
 from unimeter.wire import messages
 from unimeter.wire.v1_requests import encode_ingest
@@ -69,13 +70,13 @@ class Twin:
         """Create or change a metric in both; the machine's refusal, if any."""
         applied = self._apply(entries.METRIC_PUT, put_body(schema, mode))
         if not applied.error_code:
-            self.model.put(schema, zone_transitions(schema.zone))
+            self.model.put(schema, zone_transitions(schema.zone), applied.index)
         return applied.error
 
     def delete(self, code: str) -> None:
         """Delete a metric in both."""
         assert self._apply(entries.METRIC_DELETE, code.encode()).error == ""
-        self.model.delete(code)
+        self.model.delete(code, len(self.log))
 
     def ingest(self, *batches: Batch, at: int | None = None) -> list[list[Outcome]]:
         """Feed batches as one entry; both must find the same outcomes."""
@@ -92,7 +93,7 @@ class Twin:
             self._row(body.event(number), batch.version) for batch, number in _numbered(batches)
         ]
         self._store(applied, body, outcomes)
-        expected = self.model.ingest(self.now, rows)
+        expected = self.model.ingest(self.now, rows, applied.index)
         assert outcomes == expected
         assert len(self.model.alerts) == self.machine.counter.alert_count == applied.alerts_to - 1
         parts, first = [], 0
@@ -205,7 +206,8 @@ class Twin:
         """Every alert, in order."""
         lines, more = query.list_alerts(self.machine)
         assert not more
-        assert [vars_of(line) for line in lines] == [vars(alert) for alert in self.model.alerts]
+        expected = [vars(replace(alert, index=0)) for alert in self.model.alerts]
+        assert [{**vars_of(line), "index": 0} for line in lines] == expected
 
     def check_replay(self) -> None:
         """The same log gives the same bytes, from the start and from any snapshot of it."""

@@ -1,107 +1,81 @@
 """An independent meter: slow, in plain Python, and obviously right.
 
-Owns a second opinion on every answer of the engine. It keeps the list of
-counted events and computes each total, set of members and crossing from that
-list when asked, with Python's integers. It shares nouns (`types`, `errors`,
-`limits`) and calendars with the engine, and not a line of its kernels, so an
-error would have to be made twice, in two ways, to go unnoticed.
+Owns a second opinion on every answer of the engine, as of any entry of the log. It keeps
+the list of counted events and computes each total, set of members and crossing from that
+list when asked (`counting`), with Python's integers. It shares nouns (`types`, `errors`,
+`limits`) and calendars with the engine, and not a line of its kernels, so an error would
+have to be made twice, in two ways, to go unnoticed.
 
-It refuses to read bytes, check definitions or judge malformed events: it is
+It refuses to read bytes, check definitions, judge malformed events or know sessions: it is
 told what the log says, entry by entry, in log order:
 
-    put(index, schema, transitions)      a METRIC_PUT that was accepted
-    delete(code)                         a METRIC_DELETE that was accepted
-    ingest(entry's timestamp, requests)  an EVENTS entry -> outcomes
+    put(schema, transitions, index)      a METRIC_PUT that was accepted
+    delete(code, index)                  a METRIC_DELETE that was accepted
+    ingest(timestamp_ns, rows, index)    an EVENTS entry -> outcomes
+
+An index left out is the next one. Every answer takes `at`, the index of an entry: then it
+is the answer once that entry was applied, and no later one. Without it, of everything.
 
 Everything costs time proportional to the events of one account and metric.
-Rejected: keeping running totals here too, which would have the bugs of the
-thing it is to check.
+Rejected: keeping running totals here too, which would have the bugs of the thing it is to
+check. Also rejected: a copy of the model per position; each fact carries the index at which
+it became one instead, and is left out of answers from before.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from unimeter.errors import InvalidInputError, NotFoundError
+from unimeter.errors import NotFoundError
 from unimeter.limits import KEY_WINDOW_DAYS, TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
 from unimeter.periods import (
     DAY_NS,
     FIXED_PERIOD_NS_DEFAULT,
     Calendar,
     Transitions,
+    bucket_calendar,
     make_calendar,
     zone_transitions,
+)
+from unimeter.sim.counting import (
+    Alert,
+    Counted,
+    Filters,
+    Row,
+    check_declared,
+    check_range,
+    clamp,
+    is_firing,
+    matching,
+    present,
+    side_number,
+    summarise,
+    within,
 )
 from unimeter.types import (
     Account,
     AggType,
     AggValue,
-    Direction,
+    DimensionFilter,
     MetricSchema,
-    OperationType,
     Outcome,
     PeriodType,
 )
 
-Filters = Mapping[str, str | Sequence[str]]
+Key = tuple[object, ...]
+Side = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class Row:
-    """One event as the log has it."""
+class Fired:
+    """A threshold fired, in which period and entry."""
 
-    account: Account
-    metric_code: str
-    value: int
-    timestamp_ns: int
-    is_given: bool = False  # whether the client gave the timestamp
-    operation: int = 0
-    properties: tuple[tuple[str, str], ...] = ()
-    id: str | None = None
-    is_v1: bool = False  # v1 events have no id; their content is their key
-    refused: int = 0  # an outcome of 10-19, decided before the log
-
-
-@dataclass(frozen=True)
-class Request:
-    """One ingest request of an entry."""
-
-    rows: tuple[Row, ...]
-    session: tuple[int, int] = (0, 0)
-    sequence: int = 0
-
-
-@dataclass(frozen=True)
-class Counted:
-    """One event that is in the totals."""
-
-    offset: int
-    value: int
-    timestamp_ns: int
-    operation: int
-    properties: dict[str, str]
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """By timestamp, then by log order: what LATEST and members go by."""
-        return self.timestamp_ns, self.offset
-
-
-@dataclass(frozen=True)
-class Alert:
-    """One crossing."""
-
-    position: int
-    offset: int
-    account: Account
-    metric_code: str
-    threshold_code: str
-    value: int
-    timestamp_ns: int
-    direction: int
-    period_start_ns: int
+    position: int  # of the threshold, from 0
+    start_ns: int
+    end_ns: int
+    index: int
 
 
 @dataclass
@@ -109,69 +83,107 @@ class Metric:
     """One metric and everything counted for it."""
 
     number: int
-    schema: MetricSchema
     calendar: Calendar
-    is_deleted: bool = False
+    bucket: Calendar
+    transitions: Transitions
+    created_index: int
+    schemas: list[tuple[int, MetricSchema]]  # (entry that defined it, definition)
+    deleted_index: int | None = None
     events: dict[Account, list[Counted]] = field(default_factory=dict)
-    fired: dict[tuple[Account, int], list[int]] = field(default_factory=dict)
-    """(account, period start) -> positions of the thresholds that fired in it."""
+    by_period: dict[tuple[Account, int], list[Counted]] = field(default_factory=dict)
+    """The same events by (account, period start): lists to look through, no numbers."""
+    fired: dict[Account, list[Fired]] = field(default_factory=dict)
+    sides: dict[tuple[Account, int], tuple[int, Side]] = field(default_factory=dict)
+    """What thresholds looked at last: (length of the list of events, number)."""
 
+    @property
+    def schema(self) -> MetricSchema:
+        """The newest definition."""
+        return self.schemas[-1][1]
 
-Key = tuple[object, ...]
+    def is_live(self, at: int | None = None) -> bool:
+        """Whether it existed once entry `at` was applied."""
+        if at is None:
+            return self.deleted_index is None
+        return self.created_index <= at and (self.deleted_index is None or at < self.deleted_index)
+
+    def schema_at(self, at: int | None = None) -> MetricSchema:
+        """The definition once entry `at` was applied."""
+        return [schema for index, schema in self.schemas if at is None or index <= at][-1]
+
+    def counted(self, account: Account, at: int | None = None) -> list[Counted]:
+        """The account's events, in log order."""
+        events = self.events.get(account, [])
+        return events if at is None else [event for event in events if event.index <= at]
 
 
 class Model:
     """The meter. Fed in log order; every answer is computed from scratch."""
 
     def __init__(self) -> None:
+        self.index = 0
         self.metrics: list[Metric] = []
+        self.first_events: list[tuple[int, int, Account]] = []
+        """(entry index, metric number, account) of every first event, in log order."""
         self.keys: dict[Key, tuple[int, Key]] = {}  # key -> (day, body)
         self.alerts: list[Alert] = []
         self.next_offset = 1
 
     # --- what the log says -----------------------------------------------------
 
-    def put(self, schema: MetricSchema, transitions: Transitions) -> None:
+    def put(
+        self, schema: MetricSchema, transitions: Transitions, index: int | None = None
+    ) -> Metric:
         """Take an accepted definition: a new metric, or thresholds and values added."""
+        self._go_to(index)
         for metric in self.metrics:
-            if metric.schema.code == schema.code and not metric.is_deleted:
-                self._extend(metric.schema, schema)
-                return
+            if metric.schema.code == schema.code and metric.is_live():
+                metric.schemas.append((self.index, extended(metric.schema, schema)))
+                return metric
         length = FIXED_PERIOD_NS_DEFAULT
         if schema.period is not None:
-            length = int(schema.period.total_seconds()) * 10**9 + schema.period.microseconds * 1000
+            length = (schema.period.days * 86_400 + schema.period.seconds) * 10**9
+            length += schema.period.microseconds * 1000
         if schema.period_type != PeriodType.FIXED:
             length = 0
         calendar = make_calendar(schema.period_type, schema.billing_cycle_day, length, transitions)
-        self.metrics.append(Metric(len(self.metrics) + 1, copy.deepcopy(schema), calendar))
+        metric = Metric(
+            len(self.metrics) + 1,
+            calendar,
+            bucket_calendar(schema.resolution, calendar),
+            transitions,
+            self.index,
+            [(self.index, copy.deepcopy(schema))],
+        )
+        self.metrics.append(metric)
+        return metric
 
-    def _extend(self, old: MetricSchema, new: MetricSchema) -> None:
-        for threshold in new.thresholds:
-            if threshold.code not in [known.code for known in old.thresholds]:
-                old.thresholds.append(threshold)
-        for dimension in old.filters:
-            for other in new.filters:
-                if other.key == dimension.key:
-                    added = [value for value in other.values if value not in dimension.values]
-                    dimension.values.extend(added)
-
-    def delete(self, code: str) -> None:
+    def delete(self, code: str, index: int | None = None) -> None:
         """Take an accepted deletion."""
-        self.find(code).is_deleted = True
+        self._go_to(index)
+        self.find(code).deleted_index = self.index
 
-    def ingest(self, timestamp_ns: int, rows: Iterable[Row]) -> list[Outcome]:
+    def ingest(
+        self, timestamp_ns: int, rows: Iterable[Row], index: int | None = None
+    ) -> list[Outcome]:
         """Count the events of one entry; its leader's clock showed `timestamp_ns`."""
+        self._go_to(index)
         outcomes = []
         for row in rows:
             outcomes.append(self._count(row, timestamp_ns // DAY_NS))
             self.next_offset += 1
         return outcomes
 
+    def _go_to(self, index: int | None) -> None:
+        following = self.index + 1
+        assert index is None or index >= following, f"entry {index} after {self.index}"
+        self.index = following if index is None else index
+
     def _count(self, row: Row, day: int) -> Outcome:
         """The outcome of one event, by precedence; counted if it is STORED."""
         if row.refused:
             return Outcome(row.refused)
-        live = [m for m in self.metrics if m.schema.code == row.metric_code and not m.is_deleted]
+        live = [m for m in self.metrics if m.schema.code == row.metric_code and m.is_live()]
         if not live:
             return Outcome.UNKNOWN_METRIC
         metric = live[0]
@@ -185,7 +197,9 @@ class Model:
         seen = self._claim(metric, row, day)
         if seen != Outcome.STORED:
             return seen
-        event = Counted(self.next_offset, row.value, row.timestamp_ns, row.operation, properties)
+        event = Counted(
+            self.index, self.next_offset, row.value, row.timestamp_ns, row.operation, properties
+        )
         self._store(metric, row.account, event)
         return Outcome.STORED
 
@@ -206,24 +220,29 @@ class Model:
         return Outcome.STORED
 
     def _store(self, metric: Metric, account: Account, event: Counted) -> None:
-        """Add the event to the list, and look at each threshold before and after."""
-        period = metric.calendar.bounds(event.timestamp_ns)
-        events = metric.events.setdefault(account, [])
-        if not metric.schema.thresholds:
-            events.append(event)
+        """Add the event to the lists, and look at each threshold before and after."""
+        start_ns, end_ns = metric.calendar.bounds(event.timestamp_ns)
+        if account not in metric.events:
+            metric.events[account] = []
+            self.first_events.append((self.index, metric.number, account))
+        of_period = metric.by_period.setdefault((account, start_ns), [])
+        has_thresholds = bool(metric.schema.thresholds)
+        before = self._side(metric, account, start_ns) if has_thresholds else None
+        metric.events[account].append(event)
+        of_period.append(event)
+        if not has_thresholds:
             return
-        before = self._side_numbers(metric, events, period)
-        events.append(event)
-        after = self._side_numbers(metric, events, period)
+        after = self._side(metric, account, start_ns)
+        assert after is not None
+        fired = metric.fired.setdefault(account, [])
+        known = [one.position for one in fired if one.start_ns == start_ns]
         for position, threshold in enumerate(metric.schema.thresholds):
-            fired = metric.fired.setdefault((account, period[0]), [])
-            if position in fired and not threshold.recurring:
+            if position in known and not threshold.recurring:
                 continue
-            assert after is not None
             is_on = is_firing(after, threshold.value, threshold.direction)
             was_on = before is not None and is_firing(before, threshold.value, threshold.direction)
             if is_on and not was_on:
-                fired.append(position)
+                fired.append(Fired(position, start_ns, end_ns, self.index))
                 alert = Alert(
                     len(self.alerts) + 1,
                     event.offset,
@@ -233,36 +252,51 @@ class Model:
                     after[0] // after[1],
                     event.timestamp_ns,
                     int(threshold.direction),
-                    period[0],
+                    start_ns,
+                    self.index,
                 )
                 self.alerts.append(alert)
 
-    def _side_numbers(
-        self, metric: Metric, events: list[Counted], period: tuple[int, int]
-    ) -> tuple[int, int] | None:
-        """The number thresholds look at as (numerator, denominator); None = none yet."""
-        agg = metric.schema.agg_type
-        if agg == AggType.COUNT_UNIQUE:
-            if metric.schema.recurring:
-                return len(present(events)), 1
-            return len(present(within(events, *period))), 1
-        value = summarise(within(events, *period))
-        if agg in (AggType.COUNT, AggType.SUM):
-            return value.number(agg), 1
-        if value.count == 0:
-            return None
-        if agg == AggType.AVG:
-            return value.sum, value.count
-        return value.number(agg), 1
+    def _side(self, metric: Metric, account: Account, start_ns: int) -> Side:
+        """The number thresholds look at in a period of the account.
+
+        Computed from the list of events, unless that list is as long as when it was last
+        computed: lists are only appended to, so one of the same length is the same list.
+        """
+        if metric.schema.recurring:
+            events, key = metric.events[account], (account, 0)
+        else:
+            events, key = metric.by_period[account, start_ns], (account, start_ns)
+        length, side = metric.sides.get(key, (-1, None))
+        if length != len(events):
+            side = side_number(metric.schema.agg_type, events)
+            metric.sides[key] = len(events), side
+        return side
 
     # --- answers -----------------------------------------------------------------
 
-    def find(self, code: str) -> Metric:
-        """The live metric of that code."""
+    def find(self, code: str, at: int | None = None) -> Metric:
+        """The metric of that code that is live at the position."""
         for metric in self.metrics:
-            if metric.schema.code == code and not metric.is_deleted:
+            if metric.schema.code == code and metric.is_live(at):
                 return metric
         raise NotFoundError(f"no metric {code!r}")
+
+    def live(self, at: int | None = None) -> list[Metric]:
+        """All metrics that are live at the position, in the order of creation."""
+        return [metric for metric in self.metrics if metric.is_live(at)]
+
+    def alerts_at(self, at: int | None = None) -> list[Alert]:
+        """Every crossing up to the position, in order."""
+        return [alert for alert in self.alerts if at is None or alert.index <= at]
+
+    def accounts_of(self, metric: Metric, at: int | None = None) -> list[Account]:
+        """Every account with a counted event, in the order of their first ones."""
+        return [
+            account
+            for index, number, account in self.first_events
+            if number == metric.number and (at is None or index <= at)
+        ]
 
     def total(
         self,
@@ -271,45 +305,67 @@ class Model:
         start_ns: int,
         end_ns: int,
         filters: Filters | None = None,
+        at: int | None = None,
     ) -> AggValue:
         """The total over any range."""
-        metric = self.find(code)
+        metric = self.find(code, at)
         check_range(start_ns, end_ns)
         chosen = matching(metric.schema, filters or {})
-        events = [event for event in metric.events.get(account, []) if chosen(event)]
-        value = self._value(metric, events, start_ns, end_ns)
-        value.alert_flags = self.flags(metric, account, start_ns, end_ns)
-        return value
+        events = [event for event in metric.counted(account, at) if chosen(event)]
+        return self._total(metric, account, events, start_ns, end_ns, at)
 
-    def _value(self, metric: Metric, events: list[Counted], start_ns: int, end_ns: int) -> AggValue:
-        if metric.schema.agg_type != AggType.COUNT_UNIQUE:
-            return summarise(within(events, start_ns, end_ns))
-        members = self._members(metric, events, start_ns, end_ns)
-        newest = summarise(within(events, start_ns, end_ns))
-        return AggValue(
-            count=len(members),
-            unique=len(members),
-            last_value=newest.last_value,
-            last_timestamp=newest.last_timestamp,
-        )
+    def _total(
+        self,
+        metric: Metric,
+        account: Account,
+        events: list[Counted],
+        start_ns: int,
+        end_ns: int,
+        at: int | None,
+    ) -> AggValue:
+        """The total of these events, with the account's flags."""
+        value = summarise(within(events, start_ns, end_ns))
+        if metric.schema.agg_type == AggType.COUNT_UNIQUE:
+            count = len(self._members(metric, events, start_ns, end_ns))
+            value = AggValue(
+                count=count,
+                unique=count,
+                last_value=value.last_value,
+                last_timestamp=value.last_timestamp,
+            )
+        value.alert_flags = self.flags(metric, account, start_ns, end_ns, at)
+        return value
 
     def _members(
         self, metric: Metric, events: list[Counted], start_ns: int, end_ns: int
     ) -> set[int]:
-        """The union, over the range's periods, of the members present at their ends."""
+        """The union, over the range's periods, of the members present at their ends.
+
+        A period without events adds nobody: it has no members, or, where they recur, those
+        of the period before. So the range's first period and those with events are enough.
+        """
         start_ns, end_ns = clamp(start_ns, end_ns)
+        if start_ns >= end_ns:
+            return set()
+        periods = {metric.calendar.bounds(start_ns): None}
+        for event in within(events, start_ns, end_ns):
+            periods[metric.calendar.bounds(event.timestamp_ns)] = None
         found: set[int] = set()
-        for first, last in metric.calendar.periods(start_ns, end_ns):
+        for first, last in periods:
             begin = TIMESTAMP_NS_MIN if metric.schema.recurring else max(first, start_ns)
             found |= present(within(events, begin, min(last, end_ns)))
         return found
 
-    def flags(self, metric: Metric, account: Account, start_ns: int, end_ns: int) -> int:
+    def flags(
+        self, metric: Metric, account: Account, start_ns: int, end_ns: int, at: int | None = None
+    ) -> int:
         """Bit i: threshold i fired in a period that shares an instant with the range."""
+        start_ns, end_ns = clamp(start_ns, end_ns)
         bits = 0
-        for first, _ in metric.calendar.periods(*clamp(start_ns, end_ns)):
-            for position in metric.fired.get((account, first), []):
-                bits |= 1 << position
+        for fired in metric.fired.get(account, []):
+            shares = max(fired.start_ns, start_ns) < min(fired.end_ns, end_ns)
+            if shares and (at is None or fired.index <= at):
+                bits |= 1 << fired.position
         return bits
 
     def breakdown(
@@ -320,24 +376,32 @@ class Model:
         end_ns: int,
         keys: Sequence[str],
         filters: Filters | None = None,
+        at: int | None = None,
     ) -> list[tuple[list[tuple[str, str]], AggValue]]:
         """One total per combination of the keys' values that has events."""
-        metric = self.find(code)
+        metric = self.find(code, at)
         check_range(start_ns, end_ns)
         chosen = matching(metric.schema, filters or {})
         check_declared(metric.schema, keys)
         groups: dict[tuple[str, ...], list[Counted]] = {}
-        for event in metric.events.get(account, []):
+        for event in metric.counted(account, at):
             if chosen(event):
                 values = tuple(event.properties.get(key, "") for key in keys)
                 groups.setdefault(values, []).append(event)
         lines = []
         for values in sorted(groups):
-            total = self._value(metric, groups[values], start_ns, end_ns)
+            total = self._total(metric, account, groups[values], start_ns, end_ns, at)
             if within(groups[values], start_ns, end_ns) or total.count:
-                total.alert_flags = self.flags(metric, account, start_ns, end_ns)
                 lines.append((list(zip(keys, values, strict=True)), total))
         return lines
+
+    def windows(self, code: str, window: int, zone: str, at: int | None = None) -> Calendar:
+        """The calendar of hours (0), days (1), weeks (2) or months (3) of a zone."""
+        metric = self.find(code, at)
+        kind = (PeriodType.HOUR, PeriodType.DAY, PeriodType.WEEK, PeriodType.CALENDAR)[window]
+        is_own = zone == metric.schema.zone
+        transitions = metric.transitions if is_own else zone_transitions(zone or "UTC")
+        return make_calendar(kind, 1, 0, transitions)
 
     def series(
         self,
@@ -348,105 +412,51 @@ class Model:
         window: int,
         zone: str = "",
         filters: Filters | None = None,
+        at: int | None = None,
     ) -> list[tuple[int, int, AggValue]]:
         """A total per hour (0), day (1), week (2) or month (3) of the range."""
-        kind = (PeriodType.HOUR, PeriodType.DAY, PeriodType.WEEK, PeriodType.CALENDAR)[window]
-        windows = make_calendar(kind, 1, 0, zone_transitions(zone or "UTC"))
+        windows = self.windows(code, window, zone, at)
         lines = []
         start_ns, end_ns = clamp(start_ns, end_ns)
         for first, last in windows.periods(start_ns, end_ns):
             cut = max(first, start_ns), min(last, end_ns)
-            lines.append((*cut, self.total(account, code, *cut, filters)))
+            lines.append((*cut, self.total(account, code, *cut, filters, at)))
         return lines
 
-    def accounts(self, code: str, start_ns: int, end_ns: int) -> dict[Account, AggValue]:
-        """Every account with events in the range, or members carried into it."""
-        metric = self.find(code)
+    def accounts(
+        self, code: str, start_ns: int, end_ns: int, at: int | None = None
+    ) -> dict[Account, AggValue]:
+        """Every account with events in the range, or members carried into it; newest first."""
+        metric = self.find(code, at)
         lines = {}
-        for account, events in metric.events.items():
-            total = self.total(account, code, start_ns, end_ns)
-            if within(events, start_ns, end_ns) or total.count:
+        for account in reversed(self.accounts_of(metric, at)):
+            total = self.total(account, code, start_ns, end_ns, None, at)
+            if within(metric.counted(account, at), start_ns, end_ns) or total.count:
                 lines[account] = total
         return lines
 
-    def members(self, account: Account, code: str, at_ns: int) -> list[int]:
+    def members(self, account: Account, code: str, at_ns: int, at: int | None = None) -> list[int]:
         """Who was active at that instant."""
-        metric = self.find(code)
-        events = metric.events.get(account, [])
+        metric = self.find(code, at)
+        if at_ns < TIMESTAMP_NS_MIN:
+            return []
+        at_ns = min(at_ns, TIMESTAMP_NS_MAX - 1)
         first = metric.calendar.bounds(at_ns)[0]
         begin = TIMESTAMP_NS_MIN if metric.schema.recurring else first
-        return sorted(present(within(events, begin, at_ns + 1)))
+        return sorted(present(within(metric.counted(account, at), begin, at_ns + 1)))
 
 
-# --- straight from a list of events ------------------------------------------------
-
-
-def within(events: Iterable[Counted], start_ns: int, end_ns: int) -> list[Counted]:
-    """The events of a half-open range."""
-    return [event for event in events if start_ns <= event.timestamp_ns < end_ns]
-
-
-def summarise(events: list[Counted]) -> AggValue:
-    """Every aggregation of the events but the unique ones."""
-    if not events:
-        return AggValue()
-    values = [event.value for event in events]
-    newest = max(events, key=lambda event: event.order)
-    return AggValue(
-        sum=sum(values),
-        count=len(values),
-        max=max(values),
-        min=min(values),
-        last_value=newest.value,
-        last_timestamp=newest.timestamp_ns,
-    )
-
-
-def present(events: Iterable[Counted]) -> set[int]:
-    """The members whose last operation is not REMOVE."""
-    last: dict[int, int] = {}
-    for event in sorted(events, key=lambda event: event.order):
-        last[event.value] = event.operation
-    return {member for member, operation in last.items() if operation != OperationType.REMOVE}
-
-
-def is_firing(number: tuple[int, int], value: int, direction: int) -> bool:
-    """Whether numerator / denominator is on the side where the threshold fires."""
-    if direction == Direction.RISING:
-        return number[0] >= value * number[1]
-    return number[0] <= value * number[1]
-
-
-def matching(schema: MetricSchema, filters: Filters) -> Callable[[Counted], bool]:
-    """A test of one event against filters; a filter without values lets all in."""
-    check_declared(schema, list(filters))
-    wanted = {
-        key: [values] if isinstance(values, str) else list(values)
-        for key, values in filters.items()
-    }
-
-    def is_chosen(event: Counted) -> bool:
-        return all(
-            not values or event.properties.get(key, "") in values for key, values in wanted.items()
-        )
-
-    return is_chosen
-
-
-def check_declared(schema: MetricSchema, keys: Sequence[str]) -> None:
-    """Raise InvalidInputError for a key that is no dimension of the metric, or twice there."""
-    declared = [dimension.key for dimension in schema.filters]
-    for key in keys:
-        if key not in declared or list(keys).count(key) > 1:
-            raise InvalidInputError(f"{key!r} is not a dimension, or given twice")
-
-
-def check_range(start_ns: int, end_ns: int) -> None:
-    """Raise InvalidInputError for a range that ends before it starts, or is empty."""
-    if end_ns <= start_ns:
-        raise InvalidInputError("the range ends before it starts")
-
-
-def clamp(start_ns: int, end_ns: int) -> tuple[int, int]:
-    """The part of the range where events can be."""
-    return max(start_ns, TIMESTAMP_NS_MIN), min(end_ns, TIMESTAMP_NS_MAX)
+def extended(old: MetricSchema, new: MetricSchema) -> MetricSchema:
+    """The old definition with what the new one adds, behind what was there."""
+    thresholds = list(old.thresholds)
+    for threshold in new.thresholds:
+        if threshold.code not in [known.code for known in old.thresholds]:
+            thresholds.append(copy.deepcopy(threshold))
+    dimensions = []
+    for dimension in old.filters:
+        values = list(dimension.values)
+        for other in new.filters:
+            if other.key == dimension.key:
+                values += [value for value in other.values if value not in dimension.values]
+        dimensions.append(DimensionFilter(dimension.key, values))
+    return replace(old, thresholds=thresholds, filters=dimensions, field_name=new.field_name)
