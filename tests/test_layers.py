@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"engine", "raft", "base"},
     "server": {"storage", "engine", "raft", "wire", "base"},
     "client": {"wire", "base"},
-    "sim": {"engine", "raft", "storage", "wire", "client", "base"},
+    # The simulator runs whole servers and clients (docs/decisions/0021).
+    "sim": {"server", "client", "root", "engine", "raft", "storage", "wire", "base"},
     # Commands put a whole together and may import anything.
     "cli": ANYTHING,
     "bench": ANYTHING,

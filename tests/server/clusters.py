@@ -1,9 +1,10 @@
 """Several nodes in one process, with the world between them turned by hand.
 
 Each `Member` is what `server.server` builds (node, clients, cluster, connections) with
-nothing replaced but the outside: its event loop (`FakeLoop`), its sync thread (`HandSync`),
+nothing replaced but the outside: its event loop (`FakeLoop`), what it takes from its machine
+(`WorldPlatform`: clocks, chance, and a sync thread that is turned by hand),
 its sockets to peers (`FakePeers`, over the world's queues) and to clients (`FakeClient`),
-its disk (a `MemoryDisk` that can lose power) and its clock.
+and its disk (a `MemoryDisk` that can lose power).
 
     world = World(3)
     world.elect(1)
@@ -28,7 +29,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from tests.server.rawclient import DAY_NS, START_NS, batch
 
@@ -40,6 +41,7 @@ from unimeter.server.members import Members
 from unimeter.server.node import Node
 from unimeter.server.opening import open_member
 from unimeter.server.peer_codec import decode_message, encode_message
+from unimeter.server.platform import Platform
 from unimeter.storage.disk import DiskFullError
 from unimeter.storage.incoming import part_path
 from unimeter.storage.layout import Identity
@@ -47,7 +49,7 @@ from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.recovery import make_recovering
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.superblock import Membership
-from unimeter.storage.wal import WalLimits
+from unimeter.storage.wal import Wal, WalLimits
 from unimeter.types import AggType, Event, MetricSchema
 from unimeter.wire import v1, v2
 from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
@@ -70,6 +72,7 @@ PATH = "data"
 BOUNDS = WalLimits(segment_bytes=2**18, segment_bytes_first=2**16, background=False)
 RAFT = 0  # the kind of a frame that carries a raft message
 SNAPSHOT = -1  # the kind of what stands for the many frames of a snapshot
+R = TypeVar("R")
 _STEPS_MAX = 20_000  # of one settle; more is a circle
 
 
@@ -117,14 +120,6 @@ class FakeLoop:
         heapq.heappush(self._timers, item)
         return handle
 
-    def run_in_executor(self, _: None, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*args))
-        except Exception as error:
-            done.set_exception(error)
-        return done
-
     def is_closed(self) -> bool:
         return False
 
@@ -150,9 +145,21 @@ class FakeLoop:
 class HandSync:
     """Stands in for the sync thread: syncs when told to, and its news waits in the loop."""
 
-    def __init__(self, member: Member) -> None:
-        self.member = member
+    def __init__(
+        self,
+        wal: Wal,
+        on_synced: Callable[[int], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._wal, self._on_synced, self._on_error = wal, on_synced, on_error
         self.is_asked = False
+
+    def start(self) -> None:
+        """Nothing runs by itself."""
+
+    @property
+    def busy(self) -> bool:
+        return self.is_asked
 
     def submit(self) -> None:
         assert not self.is_asked, "one sync at a time"
@@ -162,20 +169,64 @@ class HandSync:
         """Do what the thread does, and leave its news in the loop."""
         assert self.is_asked
         self.is_asked = False
-        replica = self.member.node.replica
         try:
-            synced = replica.wal.sync(witness=False)
+            synced = self._wal.sync(witness=False)
         except DiskFullError as error:
-            replica.group._failed_in_thread(error)
+            self._on_error(error)
         except Exception as error:
-            replica.group._failed_in_thread(error)
+            self._on_error(error)
             return
         else:
-            replica.group._synced_in_thread(synced)
-        replica.wal.write_witness()
+            self._on_synced(synced)
+        self._wal.write_witness()
 
     def close(self) -> None:
         self.is_asked = False
+
+
+class HandWorkers:
+    """Threads that have done each job by the time `submit` returns."""
+
+    def submit(self, work: Callable[..., R], /, *args: Any) -> Future[R]:
+        done: Future[R] = Future()
+        try:
+            done.set_result(work(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing is left."""
+
+
+class WorldPlatform(Platform):
+    """The machine of one member: the world's time and chance."""
+
+    lingers = False
+
+    def __init__(self, member: Member) -> None:
+        self._member, self._world = member, member.world
+
+    def monotonic(self) -> float:
+        return self._world.now
+
+    def time_ns(self) -> int:
+        return self._world.time_ns(self._member.node_id)
+
+    def random_ticks(self, count: int) -> int:
+        return self._world.random.randrange(count)
+
+    def sync_thread(
+        self,
+        wal: Wal,
+        on_synced: Callable[[int], None],
+        on_error: Callable[[BaseException], None],
+    ) -> HandSync:
+        self._member.sync = HandSync(wal, on_synced, on_error)
+        return self._member.sync
+
+    def workers(self, threads: int, name: str) -> HandWorkers:
+        return HandWorkers()
 
 
 class FakePeers:
@@ -371,13 +422,6 @@ class FakeClient:
         return int(reply.value.count)
 
 
-class QuietClients(Clients):
-    """Clients that never wait for a hurried one: a fake loop has no time to lose."""
-
-    def linger(self) -> None:
-        pass
-
-
 # --- one node -----------------------------------------------------------------------
 
 
@@ -387,12 +431,13 @@ class Member:
     def __init__(self, world: World, node_id: int) -> None:
         self.world, self.node_id = world, node_id
         self.disk = MemoryDisk(faults=True)
+        self.platform = WorldPlatform(self)
         self.members = members_for(node_id, world.count, world.secret)
         self.said: list[str] = []
         self.error: BaseException | None = None
         self.is_running = False
         self.loop: FakeLoop
-        self.clients: QuietClients
+        self.clients: Clients
         self.node: Node
         self.cluster: Cluster
         self.sync: HandSync
@@ -403,21 +448,22 @@ class Member:
         self.error = None
         self.loop = FakeLoop(self.world)
         loop = cast(Any, self.loop)
-        self.clients = QuietClients(loop)
+        self.clients = Clients(loop, self.platform)
         self.clients.on_failure = self._failed
         self.is_running = True
         self.call(self._open, loop)
 
     def _open(self, loop: Any) -> None:
         world = self.world
-        opened = open_member(self.disk, PATH, self.members, world.bounds, None, self.said.append)
+        opened = open_member(
+            self.disk, PATH, self.members, world.bounds, None, self.said.append, self.platform
+        )
         self.said += opened.notes
         self.node = Node(
             opened,
             self.clients,
             voters=self.members.voters,
-            clock=lambda: world.time_ns(self.node_id),
-            random_ticks=world.random.randrange,
+            platform=self.platform,
             is_mute=opened.superblock.current.membership is not Membership.VOTER,
         )
         self.node.hash_states = True
@@ -425,18 +471,12 @@ class Member:
         if world.retention is not None:
             self.node.upkeep.retention = world.retention
             self.node.upkeep.snapshot_log_bytes = 0
-        self.node.reads._clock = loop.time
-        assert self.node.replica.group.writer is not None
-        self.node.replica.group.writer.close()
-        self.sync = HandSync(self)
-        self.node.replica.group.writer = cast(Any, self.sync)
         self.clients.attach(self.node)
         advertise = f"10.0.0.{self.node_id}:7001"
         self.cluster = Cluster(
             loop, self.members, self.node, self.clients, advertise, self.said.append
         )
         self.cluster.peers = cast(Any, FakePeers(self))
-        self.cluster.forwarder._clock = loop.time
         starting = self.cluster.start(cast(Any, None))
         try:
             starting.send(None)
@@ -458,7 +498,6 @@ class Member:
         """One turn of the loop: what is ready now. Whether there was anything."""
         if not self.is_running:
             return False
-        self.node.upkeep._reviewed = float("-inf")  # it looks by the real clock
         if self.node._applying and not self.loop.ready:
             self.loop.wait_for_thread()
         ready = self.loop.ready
@@ -482,7 +521,6 @@ class Member:
         self.is_running = False
         if self.node._applier is not None:
             self.node._applier.close()
-        self.clients._workers.shutdown(wait=False, cancel_futures=True)
 
     @property
     def leads(self) -> bool:

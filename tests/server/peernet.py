@@ -102,7 +102,9 @@ class Node:
         self, node_id: int, ports: dict[int, int], secret: bytes = SECRET, **changes: Any
     ) -> None:
         options = {
-            name: changes.pop(name) for name in ("timing", "incoming", "chance") if name in changes
+            name: changes.pop(name)
+            for name in ("timing", "incoming", "platform")
+            if name in changes
         }
         options.setdefault("timing", QUICK)
         self.said: list[str] = []

@@ -25,6 +25,7 @@ from tests.server.peernet import (
 from unimeter import limits
 from unimeter.raft.messages import MSG_APP, MSG_APP_RESP, MSG_HEARTBEAT, Entry, Message
 from unimeter.server.peer_codec import encode_message
+from unimeter.server.platform import Platform
 from unimeter.wire.peer import (
     FETCH,
     FORWARD,
@@ -282,6 +283,13 @@ def test_a_peer_that_dials_ends_the_pause_before_it_is_dialled() -> None:
     on_net(body)
 
 
+class Even(Platform):
+    """A machine whose chance is always even."""
+
+    def chance(self) -> float:
+        return 0.5
+
+
 def test_pauses_double_up_to_a_bound_and_are_shortened_by_chance() -> None:
     async def body(made: Net) -> None:
         pauses: list[float] = []
@@ -295,7 +303,7 @@ def test_pauses_double_up_to_a_bound_and_are_shortened_by_chance() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("unimeter.server.peer_dial.asyncio.timeout", timeout)
-            await made.start(1, to=(1, 2), chance=lambda: 0.5)
+            await made.start(1, to=(1, 2), platform=Even())
             await until(lambda: len(pauses) >= 8)
         expected = [min(0.002 * 2**n, 0.02) * 0.75 for n in range(8)]
         assert pauses[:8] == pytest.approx(expected)

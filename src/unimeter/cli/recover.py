@@ -98,7 +98,7 @@ def command(
 def make_directory(path: str, members: Members) -> Superblock:
     """Make the directory; WrongDirectoryError where there is data already."""
     from unimeter.server.opening import fit_segment_bytes
-    from unimeter.server.upkeep import volume_bytes
+    from unimeter.server.platform import volume_bytes
     from unimeter.storage.disk import OsDisk
     from unimeter.storage.layout import Identity
     from unimeter.storage.recovery import make_recovering

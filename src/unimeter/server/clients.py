@@ -25,10 +25,8 @@ In a cluster it also says who leads: the partition map is made from what the clu
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from unimeter import limits
@@ -38,6 +36,7 @@ from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarded, Forwarder
 from unimeter.server.hosts import run
 from unimeter.server.node import Node
+from unimeter.server.platform import REAL, Platform
 from unimeter.server.subscriptions import Subscription
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire import v1, v2
@@ -53,21 +52,10 @@ from unimeter.wire.messages import (
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
 FINISH_SECONDS = 5.0  # for the replies to a client that closed its sending side
-FILES_KEPT = 128  # descriptors that clients may not use up: log, snapshots, HTTP, scans
 GATHER_REPLIES_MIN = 8  # replies of one turn from which on the next one waits for company
 LINGER_SECONDS = 0.00015  # a client takes 60 to 120 microseconds to send its next request
 LINGER_REPLIES_SECONDS = 0.001  # replies further apart than this are not one client's hurry
 _SLOT_MASK = 2**32 - 1
-
-
-def connections_max() -> int:
-    """How many clients leave the node the files it needs to go on storing."""
-    try:
-        import resource
-    except ImportError:
-        return 2**31
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**31 if soft == resource.RLIM_INFINITY else max(16, soft - FILES_KEPT)
 
 
 class Directory(Protocol):
@@ -91,13 +79,14 @@ class Clients:
 
     inline: bool = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform = REAL) -> None:
+        self.loop, self.platform = loop, platform
+        self._clock = platform.monotonic
         self.node: Node  # set by `attach`, before the first connection
         self.buffers = ReadBuffers()
         self.shared = self.buffers.shared
         self.advertise = ""
-        self.connections_max = connections_max()
+        self.connections_max = platform.connections_max()
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._writes: dict[int, Callable[[bytes], Any]] = {}
@@ -109,10 +98,11 @@ class Clients:
         self.directory: Directory | None = None
         self._maps: dict[tuple[int, str], bytes] = {}
         self._map_readers: dict[int, Connection] = {}  # who asked for the map, by slot
-        self._workers = ThreadPoolExecutor(ASIDE_THREADS, thread_name_prefix="unimeter-scan")
+        self._workers = platform.workers(ASIDE_THREADS, "unimeter-scan")
         self._asides = 0
         self._linger_until = self._replied = 0.0
         self._is_lingering = False
+        self._lingers = platform.lingers
         self._answered = 0  # replies of the last turn
 
     def attach(self, node: Node) -> None:
@@ -357,7 +347,9 @@ class Clients:
 
     def linger(self) -> None:
         """A lone request was answered: if the last one was just now, expect the next at once."""
-        now = time.perf_counter()
+        if not self._lingers:
+            return
+        now = self._clock()
         is_hurried = now - self._replied < LINGER_REPLIES_SECONDS
         self._replied = now
         self._linger_until = now + LINGER_SECONDS
@@ -366,7 +358,7 @@ class Clients:
             self.loop.call_soon(self._look_again)
 
     def _look_again(self) -> None:
-        if time.perf_counter() < self._linger_until:
+        if self._clock() < self._linger_until:
             self.loop.call_soon(self._look_again)
         else:
             self._is_lingering = False
@@ -378,7 +370,7 @@ class Clients:
 
     def notice(self, sentence: str) -> None:
         """Tell the operator."""
-        print(f"unimeter: {sentence}", file=sys.stderr, flush=True)
+        self.platform.notice(sentence)
 
     def failed(self, error: BaseException) -> None:
         """The node can't go on: nothing more is read, nothing more is answered."""

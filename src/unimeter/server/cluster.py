@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -77,9 +76,16 @@ class Cluster:
         self.advertise, self.say = advertise, say
         incoming = Incoming(node.opened.disk, node.opened.path)
         self.peers = Peers(
-            loop, members.node_id, members.others, members.secret, self, say, incoming=incoming
+            loop,
+            members.node_id,
+            members.others,
+            members.secret,
+            self,
+            say,
+            incoming=incoming,
+            platform=node.platform,
         )
-        self.forwarder = Forwarder(self._forward)
+        self.forwarder = Forwarder(self._forward, node.platform.monotonic)
         self.joining = Joining(members, node, say)
         self.standing = Standing(self)
         self.hashes = Hashes(members, node, self._send_hash, say)
@@ -104,6 +110,7 @@ class Cluster:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         await self.peers.close()
+        self.transfers.close()
 
     def _tick(self) -> None:
         self._tick_handle = self.loop.call_later(limits.TICK_SECONDS, self._tick)
@@ -145,7 +152,7 @@ class Cluster:
             term=max(raft.term, block.term),
             last_index=raft.last_index,
             commit=raft.commit,
-            clock_ns=time.time_ns(),
+            clock_ns=node.clock(),
             advertise=self.advertise,
             address=f"{host}:{port}",
         )

@@ -28,7 +28,6 @@ every request; and a client that can reach one node may not reach the other.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +101,7 @@ class Forwarded:
 class Forwarder:
     """The requests of this node's clients that another node answers."""
 
-    def __init__(
-        self,
-        send: Callable[[int, bytes], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, send: Callable[[int, bytes], bool], clock: Callable[[], float]) -> None:
         """`send` brings a frame to a node's stand-in; False when there is no link."""
         self._send, self._clock = send, clock
         self._requests: dict[int, Forwarded] = {}

@@ -22,7 +22,6 @@ Refuses to know why an entry is written and who leads; `replica` does.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -31,10 +30,10 @@ from unimeter.engine.entries import EVENTS
 from unimeter.errors import DiskFullError, FatalStorageError
 from unimeter.raft.messages import MSG_APP_RESP, Entry, Message
 from unimeter.server.hosts import Host
+from unimeter.server.platform import Platform, SyncThread
 from unimeter.server.statistics import Statistics
 from unimeter.storage.raft_log import RaftLog
 from unimeter.storage.wal import Wal
-from unimeter.storage.writer import Writer
 
 INLINE_SYNC_BYTES_MAX = 96 * 1024
 """Staged bytes up to which the host's thread syncs by itself: measured in docs/internals."""
@@ -77,11 +76,18 @@ class GroupCommit:
     """The staging, the sync thread and the waiting responses of one node."""
 
     def __init__(
-        self, wal: Wal, log: RaftLog, host: Host, replica: Writes, statistics: Statistics
+        self,
+        wal: Wal,
+        log: RaftLog,
+        host: Host,
+        replica: Writes,
+        statistics: Statistics,
+        platform: Platform,
     ) -> None:
         """Write to an open log."""
         self.wal, self.log, self.host, self.replica = wal, log, host, replica
         self.statistics = statistics
+        self._clock = platform.monotonic
         self.syncing = False  # the sync thread has work
         self._to_stage: deque[Entry] = deque()  # given by the core, not taken by the log yet
         self._unsynced: deque[Entry] = deque()  # staged, not durable
@@ -94,9 +100,9 @@ class GroupCommit:
         self._sync_began = 0.0
         self._sync_seconds = 0.0  # a moving average of the last ones
         self._is_stopped = False
-        self.writer: Writer | None = None
+        self.writer: SyncThread | None = None
         if not host.inline:
-            self.writer = Writer(wal, self._synced_in_thread, self._failed_in_thread)
+            self.writer = platform.sync_thread(wal, self._synced_in_thread, self._failed_in_thread)
             self.writer.start()
 
     @property
@@ -191,18 +197,18 @@ class GroupCommit:
         assert not self.syncing and self.writer is not None, "one sync at a time"
         self.syncing = True
         self._unsynced_bytes = 0
-        self._sync_began = time.perf_counter()
+        self._sync_began = self._clock()
         self.writer.submit()
 
     def _sync_here(self) -> None:
         self._unsynced_bytes = 0
-        began = time.perf_counter()
+        began = self._clock()
         try:
             synced = self.wal.sync(witness=False)
         except (DiskFullError, FatalStorageError) as error:
             self._sync_failed(error)
             return
-        elapsed = time.perf_counter() - began
+        elapsed = self._clock() - began
         self._durable(synced)
         # What nobody waits for comes after the replies, here and from the followers.
         if not self._is_witness_due:
@@ -252,7 +258,7 @@ class GroupCommit:
         if self._is_stopped:
             return
         synced = min(synced, self.wal.synced_index)
-        self._note_sync(time.perf_counter() - self._sync_began)
+        self._note_sync(self._clock() - self._sync_began)
         self.statistics.syncs_handed += 1
         self._forget_synced(synced)
         self.replica.before_group()

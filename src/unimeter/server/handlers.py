@@ -19,7 +19,6 @@ Mistakes of the caller are raised as the package's own exceptions, or handed to
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -102,7 +101,7 @@ def cluster_status(node: Node) -> m.ClusterStatusReply:
         log_offset=node.machine.next_offset - 1,
         segments=node.wal.statistics()["segments"],
         aggregate_keys=engine["cells"],
-        uptime_ns=int((time.monotonic() - node.started) * 1e9),
+        uptime_ns=int((node.platform.monotonic() - node.started) * 1e9),
         partitions=[partition] * PARTITION_COUNT,
         statistics={**engine, **node.statistics.counters()},
         cluster_id=node.machine.cluster_id,

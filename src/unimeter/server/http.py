@@ -34,7 +34,7 @@ class HttpPages:
 
     def __init__(self, pages: dict[str, Callable[[], Page]]) -> None:
         self.pages = pages
-        self.open: set[HttpConnection] = set()
+        self.open: dict[HttpConnection, None] = {}  # in the order in which they came
 
     def connection(self) -> HttpConnection:
         """The protocol of a new socket: asyncio calls this."""
@@ -68,12 +68,12 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-        self.pages.open.add(self)
+        self.pages.open[self] = None
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of it."""
-        self.pages.open.discard(self)
+        self.pages.open.pop(self, None)
         if self.idle is not None:
             self.idle.cancel()
 

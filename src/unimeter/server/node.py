@@ -36,9 +36,7 @@ a sync could not carry what arrived while the last one ran.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from random import SystemRandom
 
 from unimeter import limits
 from unimeter.engine import entries
@@ -47,8 +45,8 @@ from unimeter.engine.machine import Machine
 from unimeter.engine.replies import render
 from unimeter.errors import BackpressureError
 from unimeter.raft.messages import LEADER, Entry, Message, Role
-from unimeter.server.applier import Applier
 from unimeter.server.hosts import Host, InlineHost
+from unimeter.server.platform import REAL, ApplyThread, Platform
 from unimeter.server.reads import Reads
 from unimeter.server.replica import Replica
 from unimeter.server.statistics import Statistics
@@ -71,8 +69,6 @@ from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError
 APPLY_HERE_BYTES_MAX = 64 * 1024
 """Committed bytes up to which the host's thread applies by itself: half a millisecond's work."""
 
-_random_ticks = SystemRandom().randrange  # spreads elections; n -> 0..n-1
-
 
 class Node:
     """The engine and the log of one data directory, in step."""
@@ -84,19 +80,19 @@ class Node:
         *,
         voters: tuple[int, ...] = (),
         inflight_bytes_max: int = limits.INFLIGHT_BYTES_MAX,
-        clock: Callable[[], int] = time.time_ns,
-        random_ticks: Callable[[int], int] = _random_ticks,
+        platform: Platform = REAL,
         is_mute: bool = False,
     ) -> None:
         """Take over what recovery opened. `voters` empty: this node is the whole group."""
-        self.opened, self.host, self.clock = opened, host, clock
+        self.opened, self.host, self.platform = opened, host, platform
+        self.clock = platform.time_ns
         self.machine: Machine = opened.machine
         self.wal, self.events = opened.wal, opened.events
         self.builder = EntryBuilder()
         self.statistics = Statistics()
         self.upkeep = Upkeep(self)
         self.node_id = opened.node_id
-        self.started = time.monotonic()
+        self.started = platform.monotonic()
         self.turn_due = False
         self.refusal = ""  # why no events are taken just now, as a sentence
         self.failure: BaseException | None = None
@@ -114,19 +110,21 @@ class Node:
         self.hash_states = False  # other replicas want to compare
         self._hasher = StateHasher(opened.disk.can_fork)
         self._applying = 0  # entries given to the apply thread and not answered
-        self._applier: Applier[Committed, Counted] | None = None
+        self._applier: ApplyThread[Committed] | None = None
         if not host.inline:
-            self._applier = Applier(self._count, self._counted_in_thread, self._failed_in_thread)
+            self._applier = platform.apply_thread(
+                self._count, self._counted_in_thread, self._failed_in_thread
+            )
         self.replica = Replica(
             opened,
             host,
             self,
             self.statistics,
             voters=voters or (opened.node_id,),
-            random_ticks=random_ticks,
+            platform=platform,
             is_mute=is_mute,
         )
-        self.reads = Reads(self.replica.raft.read_index)
+        self.reads = Reads(self.replica.raft.read_index, platform.monotonic, platform.entropy(8))
         self.reads.applied(self.machine.applied)
         if self.replica.is_sole:
             self._lead_alone()

@@ -1,15 +1,12 @@
 """From a configuration to a running node.
 
-Owns the repair of a member of a cluster at its start, and the choice of a disk and of the
-log's bounds: ``:memory:`` or a directory, and
-on a small volume smaller segments, because two of them are allocated before the
+Owns the repair of a member of a cluster at its start, and the size of the log's segments: on
+a small volume smaller ones, because two of them are allocated before the
 first event and a log that fills the disk with zeros has no room for a snapshot.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 
 from unimeter import limits
@@ -18,12 +15,10 @@ from unimeter.server.config import Config
 from unimeter.server.hosts import Host
 from unimeter.server.members import Members, members_of
 from unimeter.server.node import Node
-from unimeter.server.peer_fetch import fetch_entry
-from unimeter.server.upkeep import volume_bytes
-from unimeter.storage.disk import Disk, OsDisk
+from unimeter.server.platform import MEMORY, REAL, Platform
+from unimeter.storage.disk import Disk
 from unimeter.storage.incoming import remove_stale_parts
 from unimeter.storage.layout import FORMAT_VERSION, Identity
-from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.reading import find_superblock
 from unimeter.storage.recovery import Opened, open_directory
 from unimeter.storage.repair import repair_entry
@@ -32,7 +27,8 @@ from unimeter.storage.wal import WalLimits
 from unimeter.types import Membership
 from unimeter.wire.peer_hello import PeerHello
 
-MEMORY = ":memory:"
+__all__ = ["MEMORY", "Progress", "fit_segment_bytes", "open_member", "open_node"]
+
 SEGMENT_BYTES_MIN = 1024 * 1024
 REPAIRS_MAX = 64  # damaged entries at one start; more is a disk that is dying
 _VOLUME_SHARE = 16  # segments that should fit on a volume
@@ -51,6 +47,7 @@ def open_node(
     host: Host,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    platform: Platform = REAL,
 ) -> Node:
     """Open `config.data_dir` (``:memory:`` = nowhere), replay it, and run a node on it.
 
@@ -60,28 +57,30 @@ def open_node(
     """
     say = say or host.notice
     members = members_of(config)
-    disk: Disk
-    if config.data_dir == MEMORY:
-        disk, path, volume = MemoryDisk(), "memory", 0
-    else:
-        disk, path = OsDisk(), os.path.abspath(config.data_dir)
-        volume = volume_bytes(path)
+    disk, path, volume = platform.open_disk(config.data_dir)
     segment_bytes = config.segment_bytes or (
         fit_segment_bytes(volume) if volume else SEGMENT_BYTES_MIN
     )
-    bounds = WalLimits(segment_bytes=segment_bytes, background=not host.inline)
+    bounds = platform.wal_limits(segment_bytes, host.inline)
     if members is None:
         opened = open_directory(
-            disk, path, node_id=config.node_id, bounds=bounds, progress=progress
+            disk,
+            path,
+            node_id=config.node_id,
+            bounds=bounds,
+            progress=progress,
+            entropy=platform.entropy,
+            now_ns=platform.time_ns,
         )
         check_alone(opened)
     else:
-        opened = open_member(disk, path, members, bounds, progress, say)
+        opened = open_member(disk, path, members, bounds, progress, say, platform)
     for note in opened.notes:
         say(note)
     node = Node(
         opened,
         host,
+        platform=platform,
         voters=members.voters if members else (),
         inflight_bytes_max=config.inflight_bytes_max,
         is_mute=opened.superblock.current.membership is not Membership.VOTER,
@@ -91,6 +90,7 @@ def open_node(
         config.snapshot_log_bytes,
         config.disk_free_bytes_min,
         RetentionPolicy(config.retention_age * 10**9, config.retention_bytes),
+        volume,
     )
     return node
 
@@ -114,6 +114,7 @@ def open_member(
     bounds: WalLimits,
     progress: Progress | None,
     say: Callable[[str], None],
+    platform: Platform = REAL,
 ) -> Opened:
     """Open the directory of a node of a cluster, repairing damaged entries from the others."""
     for _ in range(REPAIRS_MAX):
@@ -128,10 +129,12 @@ def open_member(
                 sole_voter=False,
                 bounds=bounds,
                 progress=progress,
+                entropy=platform.entropy,
+                now_ns=platform.time_ns,
             )
             break
         except RottenEntryError as error:
-            mend(disk, path, members, error, say)
+            mend(disk, path, members, error, say, platform)
     else:
         raise DataError(
             f"{path}: more than {REPAIRS_MAX} damaged entries; the disk can't be trusted. "
@@ -151,12 +154,17 @@ def open_member(
 
 
 def mend(
-    disk: Disk, path: str, members: Members, error: RottenEntryError, say: Callable[[str], None]
+    disk: Disk,
+    path: str,
+    members: Members,
+    error: RottenEntryError,
+    say: Callable[[str], None],
+    platform: Platform,
 ) -> None:
     """Take the entry from a peer and put it where the damage is; raises `error` if none has it."""
     say(f"{error}; asking the other nodes for entry {error.index}")
-    hello = hello_of(disk, path, members)
-    entry = fetch_entry(members.others, members.secret, hello, error.index, say=say)
+    hello = hello_of(disk, path, members, platform.time_ns())
+    entry = platform.fetch_entry(members.others, members.secret, hello, error.index, say=say)
     if entry is None:
         raise error
     identity = Identity(members.cluster_id, members.node_id)
@@ -164,7 +172,7 @@ def mend(
     say(f"entry {error.index} was damaged and is repaired from another node")
 
 
-def hello_of(disk: Disk, path: str, members: Members) -> PeerHello:
+def hello_of(disk: Disk, path: str, members: Members, clock_ns: int) -> PeerHello:
     """How a node introduces itself whose directory can't be opened yet."""
     block, _ = find_superblock(disk, path)
     host, port = members.places[members.node_id]
@@ -176,6 +184,6 @@ def hello_of(disk: Disk, path: str, members: Members) -> PeerHello:
         incarnation=block.incarnation,
         membership=block.membership,
         term=block.term,
-        clock_ns=time.time_ns(),
+        clock_ns=clock_ns,
         address=f"{host}:{port}",
     )

@@ -12,13 +12,13 @@ older no longer helps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from unimeter.raft.messages import Message
 from unimeter.server.hosts import run
 from unimeter.server.peer_receiving import Receiving
 from unimeter.server.peer_sending import Done, Sending, SnapshotReader
+from unimeter.server.platform import Platform, Workers
 from unimeter.storage.incoming import Incoming
 from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import SNAPSHOT_CHUNK, SNAPSHOT_OFFER, SNAPSHOT_RESUME
@@ -35,9 +35,9 @@ T = TypeVar("T")
 class Worker:
     """One thread that does jobs in order and brings their results back to the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._pool: ThreadPoolExecutor | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform, name: str) -> None:
+        self._loop, self._platform, self._name = loop, platform, name
+        self._pool: Workers | None = None
         self._is_closed = False
 
     def do(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
@@ -45,7 +45,7 @@ class Worker:
         if self._is_closed:
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="unimeter-snapshot")
+            self._pool = self._platform.workers(1, self._name)
 
         def job() -> None:
             result = run(work)
@@ -69,7 +69,7 @@ class Snapshots:
     """All transfers of a node."""
 
     def __init__(self, peers: Peers, incoming: Incoming | None) -> None:
-        self.worker = Worker(peers.loop)
+        self.worker = Worker(peers.loop, peers.platform, "unimeter-snapshot")
         self.node_id = peers.node_id
         self.bytes_sent = 0
         self._peers, self._incoming = peers, incoming

@@ -31,8 +31,6 @@ raft sends better ones).
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -45,6 +43,7 @@ from unimeter.server.peer_dial import Dialler
 from unimeter.server.peer_link import PeerLink
 from unimeter.server.peer_sending import Done, SnapshotReader
 from unimeter.server.peer_snapshots import Snapshots
+from unimeter.server.platform import REAL, Platform
 from unimeter.storage.incoming import Incoming
 from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import (
@@ -139,8 +138,7 @@ class Peers:
         *,
         incoming: Incoming | None = None,
         timing: PeerTiming | None = None,
-        chance: Callable[[], float] = random.random,
-        entropy: Callable[[int], bytes] = os.urandom,
+        platform: Platform = REAL,
     ) -> None:
         """`addresses` are the peers' (this node's own entry is ignored). Then `start`.
 
@@ -150,14 +148,14 @@ class Peers:
         check_secret(secret)
         self.loop, self.node_id, self.handler, self.say = loop, node_id, handler, say
         self.timing = timing or PeerTiming()
-        self.random = chance
+        self.platform, self.random, self.entropy = platform, platform.chance, platform.entropy
         self.addresses = {n: place for n, place in sorted(addresses.items()) if n != node_id}
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
         self.messages_sent = self.messages_received = 0
         self.fetches_answered = 0
-        self.entropy, self._secret = entropy, secret
-        self._process = int.from_bytes(entropy(8), "little")
+        self._secret = secret
+        self._process = int.from_bytes(self.entropy(8), "little")
         self._snapshots = Snapshots(self, incoming)
         self._out: dict[int, PeerLink] = {}  # usable, by peer
         self._in: dict[int, PeerLink] = {}

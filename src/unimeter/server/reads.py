@@ -19,8 +19,6 @@ two clocks that go equally fast.
 from __future__ import annotations
 
 import heapq
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,14 +41,17 @@ class Reads:
     """The reads of one node that can't be answered yet."""
 
     def __init__(
-        self, ask: Callable[[bytes], bool], clock: Callable[[], float] = time.monotonic
+        self, ask: Callable[[bytes], bool], clock: Callable[[], float], prefix: bytes
     ) -> None:
-        """`ask` puts a question with this context to the quorum; False when nobody leads."""
+        """`ask` puts a question with this context to the quorum; False when nobody leads.
+
+        `prefix` is 8 random bytes.
+        """
         self._ask, self._clock = ask, clock
         self._applied = 0
         # Contexts must never repeat, also over restarts: a leader answers a repeated one
         # with the position that it noted for the first.
-        self._prefix = os.urandom(8)
+        self._prefix = prefix
         self._count = 0
         self._by_position: list[tuple[int, int, Waiting]] = []  # a heap
         self._to_ask: list[Waiting] = []

@@ -52,6 +52,7 @@ from unimeter.raft.messages import (
 from unimeter.raft.rawnode import ProposalDropped, RawNode
 from unimeter.server.group_commit import GroupCommit
 from unimeter.server.hosts import Host
+from unimeter.server.platform import Platform
 from unimeter.server.statistics import Statistics
 from unimeter.storage.raft_log import RaftLog
 from unimeter.storage.recovery import Opened
@@ -101,7 +102,7 @@ class Replica:
         statistics: Statistics,
         *,
         voters: tuple[int, ...],
-        random_ticks: Callable[[int], int],
+        platform: Platform,
         is_mute: bool = False,
     ) -> None:
         """Take over an open directory; `start` before anything else."""
@@ -124,12 +125,12 @@ class Replica:
                 async_storage_writes=True,
                 forward_proposals=False,  # an entry's offsets and time are its leader's own
                 applied=opened.machine.applied,
-                random_ticks=random_ticks,
+                random_ticks=platform.random_ticks,  # spreads elections
             ),
             self.log,
         )
         self.lead, self.role = NO_NODE, self.raft.role
-        self.group = GroupCommit(self.wal, self.log, host, self, statistics)
+        self.group = GroupCommit(self.wal, self.log, host, self, statistics, platform)
         self._applies: list[Message] = []
         self._held_commits: dict[int, Message] = {}  # appends without entries, by peer
         self._is_carrying_out = False

@@ -24,13 +24,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, cast
 
-from unimeter.errors import InvalidInputError, UnimeterError
+from unimeter.errors import InvalidInputError
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
@@ -39,38 +38,13 @@ from unimeter.server.members import members_of
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
 from unimeter.server.opening import open_node
+from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
 
-BACKLOG = 4096
+__all__ = ["ListenError", "Server"]
+
 TICK_SECONDS = 1.0
 DRAIN_SECONDS = 5.0  # for what is in flight, and for clients to take their replies
 PROGRESS_SECONDS = 1.0
-
-
-class ListenError(UnimeterError):
-    """An address can't be listened on."""
-
-
-def take_port(bind: str, port: int, option: str) -> socket.socket:
-    """A bound TCP socket that does not listen yet; ListenError with the fix."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        taken = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ListenError(f"can't listen on {bind}: {error.strerror or error}") from None
-    try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(place)
-        taken.listen(BACKLOG)  # a second listener on the port is only found here
-    except OSError as error:
-        taken.close()
-        raise ListenError(
-            f"can't listen on {bind}:{port}: {error.strerror or error}; "
-            f"choose another with --{option}, or 0 for any free port"
-        ) from None
-    taken.setblocking(False)
-    return taken
 
 
 class TurnedAway(asyncio.Protocol):
@@ -89,14 +63,18 @@ class Server:
         data_dir: str | os.PathLike[str] | None = None,
         *,
         config: Config | None = None,
+        platform: Platform = REAL,
         **options: Any,
     ) -> None:
-        """Prepare a server from keyword options (see `Config`) or a whole `config`."""
+        """Prepare a server from keyword options (see `Config`) or a whole `config`.
+
+        `platform` is the machine that it runs on.
+        """
         if data_dir is not None:
             options["data_dir"] = os.fspath(data_dir)
         if config is not None and options:
             raise InvalidInputError("give either a config or options, not both")
-        self.config = config or Config(**options)
+        self.config, self.platform = config or Config(**options), platform
         self.members = members_of(self.config)
         self.cluster: Cluster | None = None
         self.clients: Clients
@@ -144,19 +122,19 @@ class Server:
         """Take the ports, open the directory, accept clients."""
         loop = asyncio.get_running_loop()
         config = self.config
-        main = take_port(config.bind, config.port, "port")
+        main = self.platform.take_port(config.bind, config.port, "port")
         self._sockets.append(main)
         try:
-            http = take_port(config.bind, config.http_port, "http-port")
+            http = self.platform.take_port(config.bind, config.http_port, "http-port")
             self._sockets.append(http)
             peers = self._take_peer_port()
             self.port, self.http_port = main.getsockname()[1], http.getsockname()[1]
             await self._listen(loop, http, self._pages.connection)
-            self.clients = Clients(loop)
+            self.clients = Clients(loop, self.platform)
             self.clients.advertise = config.advertise
             self.clients.on_failure = self._failed
             early = await self._turn_away(loop, main)
-            self.node = await self._open(loop)
+            self.node = await self._open()
             self.clients.attach(self.node)
             if self.members is not None and peers is not None:
                 self.cluster = Cluster(
@@ -177,7 +155,7 @@ class Server:
         if self.members is None:
             return None
         host, port = self.members.places[self.members.node_id]
-        taken = take_port(self.config.peer_bind or host, port, "peers")
+        taken = self.platform.take_port(self.config.peer_bind or host, port, "peers")
         self._sockets.append(taken)
         return taken
 
@@ -202,21 +180,25 @@ class Server:
         listener = await loop.create_server(protocol, sock=bound, backlog=BACKLOG)
         self._listeners.append(listener)
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> Node:
+    async def _open(self) -> Node:
         """Open the directory in a thread, so that /health is answered during replay."""
-        said = time.monotonic()
+        said = self.platform.monotonic()
 
         def progress(done: int, total: int, events: int) -> None:
             nonlocal said
-            if time.monotonic() - said > PROGRESS_SECONDS:
-                said = time.monotonic()
+            if self.platform.monotonic() - said > PROGRESS_SECONDS:
+                said = self.platform.monotonic()
                 share = 100 * done // max(1, total)
                 self.say(f"replaying the log: {share} %, {events:,} events")
 
         def work() -> Node:
-            return open_node(self.config, self.clients, progress, self.say)
+            return open_node(self.config, self.clients, progress, self.say, self.platform)
 
-        return await loop.run_in_executor(None, work)
+        opener = self.platform.workers(1, "unimeter-open")
+        try:
+            return await asyncio.wrap_future(opener.submit(work))
+        finally:
+            opener.shutdown(wait=False)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: housekeeping of the node, and of clients that do not read."""
@@ -280,8 +262,9 @@ class Server:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for what other callbacks of the loop bring about, at most DRAIN_SECONDS."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self.failure is None and not condition() and time.monotonic() < deadline:
+        now = self.platform.monotonic
+        deadline = now() + DRAIN_SECONDS
+        while self.failure is None and not condition() and now() < deadline:
             await asyncio.sleep(0.002)
 
     def _close_listeners(self) -> None:

@@ -8,7 +8,6 @@ the dashboard read it here. Nothing in it takes part in a decision of the log.
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from unimeter.server.handlers import own_status
@@ -26,7 +25,7 @@ class Standing:
     """What is known of the nodes."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+        self.cluster, self._clock = cluster, cluster.node.platform.monotonic
         self._said: dict[int, dict[str, Any]] = {}
         self._heard: dict[int, float] = {}
         self._hellos: dict[int, PeerHello] = {}
@@ -69,7 +68,7 @@ class Standing:
     def heard_hello(self, hello: PeerHello) -> None:
         """A peer has introduced itself."""
         self._hellos[hello.node_id] = hello
-        self._heard[hello.node_id] = time.monotonic()
+        self._heard[hello.node_id] = self._clock()
 
     def heard(self, node_id: int, payload: bytes) -> None:
         """A peer has said how it is; words that are no status are passed over."""
@@ -80,7 +79,7 @@ class Standing:
         if isinstance(said, dict):
             was_known = self.is_heard(node_id) and node_id in self._said
             self._said[node_id] = said
-            self._heard[node_id] = time.monotonic()
+            self._heard[node_id] = self._clock()
             if not was_known:
                 self.cluster.clients.map_changed()
 
@@ -91,7 +90,7 @@ class Standing:
 
     def is_heard(self, node_id: int) -> bool:
         """Whether a peer has said anything lately."""
-        return time.monotonic() - self._heard.get(node_id, -1e9) < HEARD_SECONDS_MAX
+        return self._clock() - self._heard.get(node_id, -1e9) < HEARD_SECONDS_MAX
 
     def is_voter(self, node_id: int) -> bool:
         """Whether a peer says that it votes."""
@@ -140,7 +139,7 @@ class Standing:
     def _of(self, node_id: int) -> NodeStatus:
         said, hello = self._said.get(node_id, {}), self._hellos.get(node_id)
         host, port = self.cluster.members.places[node_id]
-        age = time.monotonic() - self._heard.get(node_id, -1e9)
+        age = self._clock() - self._heard.get(node_id, -1e9)
         is_heard = self.is_heard(node_id)
         return NodeStatus(
             node_id=node_id,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from unimeter.errors import DataError
 from unimeter.raft.messages import Message, Snapshot
-from unimeter.server.hosts import run
+from unimeter.server.peer_snapshots import Worker
 from unimeter.storage.incoming import OutgoingFile, remove_stale_parts
 from unimeter.storage.install import Received
 
@@ -35,6 +35,7 @@ class Transfers:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._worker = Worker(cluster.loop, cluster.node.platform, "unimeter-restore")
         # Who has the file and has not been heard of by the core since, and for how many ticks.
         self._unanswered: dict[int, int] = {}
         self._restoring: Message | None = None
@@ -99,10 +100,11 @@ class Transfers:
         if self._restoring is not None:
             return "another snapshot is being restored"
         self._restoring = message
-        cluster = self.cluster
-        opened = cluster.node.opened
-        work = cluster.loop.run_in_executor(None, run, lambda: opened.restore_snapshot(path))
-        work.add_done_callback(lambda future: self._restored(message, path, future.result()))
+        opened = self.cluster.node.opened
+        self._worker.do(
+            lambda: opened.restore_snapshot(path),
+            lambda received: self._restored(message, path, received),
+        )
         return ""
 
     def _restored(self, message: Message, path: str, received: Received | Exception) -> None:
@@ -124,6 +126,10 @@ class Transfers:
             self.installed += 1
             remove_stale_parts(node.opened.disk, node.opened.path, index)
             self.cluster.say(f"took over the state at entry {index} from node {message.sender}")
+
+    def close(self) -> None:
+        """Let a restore that runs come to its end, and forget it."""
+        self._worker.close()
 
     def statistics(self) -> dict[str, int]:
         """Snapshots sent, installed, failed since the start."""

@@ -19,8 +19,6 @@ and a second thread would need the machine to hold still.
 
 from __future__ import annotations
 
-import os
-import time
 from typing import TYPE_CHECKING
 
 from unimeter import limits
@@ -38,25 +36,11 @@ _EVENT_BYTES = 40  # of log, about
 LAST_SNAPSHOT_BYTES_MAX = 128 * 1024 * 1024  # at close: less than a second's work
 
 
-def volume_bytes(path: str) -> int:
-    """The size of the file system that holds `path`; 0 where there is none (memory)."""
-    while path and not os.path.exists(path):
-        parent = os.path.dirname(path)
-        if parent == path:
-            break
-        path = parent
-    try:
-        volume = os.statvfs(path or ".")
-    except OSError:
-        return 0
-    return volume.f_frsize * volume.f_blocks
-
-
 class Upkeep:
     """The schedule of one node's housekeeping."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
+        self.node, self._clock = node, node.platform.monotonic
         self.snapshot_log_bytes = limits.SNAPSHOT_LOG_BYTES
         self.disk_free_bytes_min = limits.DISK_FREE_BYTES_MIN
         self.retention = RetentionPolicy()
@@ -64,18 +48,21 @@ class Upkeep:
         self.last_snapshot_seconds = 0.0
         self._snapshot_bytes = 0  # bytes_appended when the last snapshot was begun
         self._reviewed = float("-inf")
-        self._retained = time.monotonic()
+        self._retained = self._clock()
         self._ticked = float("-inf")
         self._snapshot_began = 0.0
         self._disk_refusal = ""
 
     def configure(
-        self, snapshot_log_bytes: int, disk_free_bytes_min: int, retention: RetentionPolicy
+        self,
+        snapshot_log_bytes: int,
+        disk_free_bytes_min: int,
+        retention: RetentionPolicy,
+        volume: int,
     ) -> None:
-        """Take the operator's numbers; the bound on free space is fitted to the volume."""
+        """Take the operator's numbers; the bound on free space is fitted to the volume's bytes."""
         self.snapshot_log_bytes = snapshot_log_bytes
         self.retention = retention
-        volume = volume_bytes(self.node.opened.path)
         self.disk_free_bytes_min = min(disk_free_bytes_min, volume // 10 if volume else 2**63)
         # An estimate is enough: it only moves the first snapshot.
         self.node.statistics.log_bytes_replayed = _EVENT_BYTES * self.node.opened.replayed_events
@@ -88,12 +75,12 @@ class Upkeep:
         self._look_at_snapshot()
         if self.log_bytes_since_snapshot > self.snapshot_log_bytes:
             self.begin_snapshot()
-        if time.monotonic() - self._retained > RETENTION_SECONDS:
+        if self._clock() - self._retained > RETENTION_SECONDS:
             self._apply_retention()
 
     def maybe_tick(self) -> None:
         """For a host without a timer: tick if the last one is a second ago."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._ticked >= TICK_SECONDS:
             self._ticked = now
             self.node.tick()
@@ -102,7 +89,7 @@ class Upkeep:
 
     def review(self) -> None:
         """Decide anew whether events are taken; looks at the disk at most every 200 ms."""
-        now = time.monotonic()
+        now = self._clock()
         node = self.node
         if now - self._reviewed >= DISK_REVIEW_SECONDS:
             self._reviewed = now
@@ -149,7 +136,7 @@ class Upkeep:
         if snapshots.busy or machine.applied <= snapshots.last_index or self.node.refusal:
             return False
         self._snapshot_bytes += self.log_bytes_since_snapshot
-        self._snapshot_began = time.monotonic()
+        self._snapshot_began = self._clock()
         with self.node.lock:  # no apply may be under way while the state is copied
             snapshots.begin(machine, background=background)
         return True
@@ -160,7 +147,7 @@ class Upkeep:
         with self.node.lock:
             result = snapshots.poll()
         self._after_snapshot(result)
-        if snapshots.busy and time.monotonic() - self._snapshot_began > SNAPSHOT_SECONDS_MAX:
+        if snapshots.busy and self._clock() - self._snapshot_began > SNAPSHOT_SECONDS_MAX:
             snapshots.abandon()
             self.node.statistics.snapshots_failed += 1
             self.node.host.notice("a snapshot did not end and was given up")
@@ -180,7 +167,7 @@ class Upkeep:
 
     def _apply_retention(self) -> None:
         """Let go of what the policy does not keep."""
-        self._retained = time.monotonic()
+        self._retained = self._clock()
         if self.retention.age_ns or self.retention.bytes:
             self.node.opened.apply_retention(self.retention, self.node.clock())
 
