@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -76,6 +75,10 @@ class AsyncClient(AsyncSurface):
     `async with`, which raise `ConnectionError` early.
     """
 
+    # All that a client takes from its host beside the loop; the simulator has its own.
+    _identity = staticmethod(chance.identity)
+    _fraction = staticmethod(chance.fraction)
+
     def __init__(
         self,
         seeds: str | Sequence[str] = "localhost:7001",
@@ -92,11 +95,11 @@ class AsyncClient(AsyncSurface):
         self._timeout = check_timeout(timeout)
         read_from_any = check_read_from(read_from) == "any"
         self._core = Core(
-            parse_seeds(seeds), chance.identity, chance.fraction, read_from_any=read_from_any
+            parse_seeds(seeds), self._identity, self._fraction, read_from_any=read_from_any
         )
         self._links = Links(self._core)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a place in a window
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}  # oldest first
         self._closed = False
         self._pid = os.getpid()
 
@@ -177,7 +180,7 @@ class AsyncClient(AsyncSurface):
         if refused:
             indexes = [index for index in indexes if index not in refused]
             events = [events[index] for index in indexes]
-        return self._core.plan(events, indexes, time.time_ns())
+        return self._core.plan(events, indexes, self._time_ns())
 
     async def _send_all(
         self, batches: list[Batch], is_sync: bool, deadline: float

@@ -58,6 +58,8 @@ P = TypeVar("P", bound=Page)
 class AsyncSurface(ABC):
     """What can be asked, sent and changed."""
 
+    _time_ns = staticmethod(time.time_ns)
+
     def __init__(self) -> None:
         self.metrics = AsyncMetrics(self)
         self.alerts = AsyncAlerts(self)
@@ -302,7 +304,7 @@ class AsyncSurface(ABC):
         timeout: float | None = None,
     ) -> AsyncIterator[int]:
         """Stream what `members` returns; `timeout` holds for each page."""
-        at_ns = time.time_ns() if at is None else to_ns(at, "at")
+        at_ns = self._time_ns() if at is None else to_ns(at, "at")
         request = questions.members(account_id, metric_code, at_ns, linearizable)
         async for page in self._pages(request, MembersReply, account_id, timeout):
             for member in page.members:

@@ -86,7 +86,7 @@ class Client(Surface):
         )
         self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
         self._pool = Pool(self._core, self._lock)
-        self._streams: set[SocketAlertStream] = set()
+        self._streams: dict[SocketAlertStream, None] = {}  # oldest first
         self._closed = False
         self._pid = os.getpid()
 
@@ -161,12 +161,12 @@ class Client(Surface):
         stream = SocketAlertStream(self._core, self._lock, self._pool, request, self._forget)
         stream.start(self._deadline(timeout))
         with self._lock:
-            self._streams.add(stream)
+            self._streams[stream] = None
         return stream
 
     def _forget(self, stream: SocketAlertStream) -> None:
         with self._lock:
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
 
     def _address(self) -> str:
         return self._core.router.order(0)[0]

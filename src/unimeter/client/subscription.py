@@ -44,7 +44,11 @@ class Subscription:
     """A stream of alerts. Iterate with ``async for``; `close()` ends the iteration."""
 
     def __init__(
-        self, core: Core, request: AlertPushEnable, buffer_size: int, known: set[Subscription]
+        self,
+        core: Core,
+        request: AlertPushEnable,
+        buffer_size: int,
+        known: dict[Subscription, None],
     ) -> None:
         if isinstance(buffer_size, bool) or not isinstance(buffer_size, int) or buffer_size < 1:
             raise InvalidInputError(f"buffer_size must be an int from 1 up, not {buffer_size!r}")
@@ -99,7 +103,7 @@ class Subscription:
         if self._closed:
             return
         self._closed = True
-        self._known.discard(self)
+        self._known.pop(self, None)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -122,7 +126,7 @@ class Subscription:
                 await self._connect()
         except TimeoutError:
             raise ConnectionError("no node confirmed the subscription in time") from None
-        self._known.add(self)
+        self._known[self] = None
         self._keeper = asyncio.ensure_future(self._keep())
 
     async def _keep(self) -> None:
