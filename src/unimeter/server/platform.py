@@ -15,7 +15,7 @@ listening go through the loop that runs the server.
 Refuses to decide anything: whoever takes something from here decides what it is for.
 
 Rejected: a parameter for each clock, thread and function where it is needed. There were
-seven of them, tests replaced five more after the fact, and nobody could say what was missing.
+six of them, tests replaced five more after the fact, and nobody could say what was missing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from unimeter.engine.applied import Applied
 from unimeter.errors import UnimeterError
 from unimeter.raft.messages import Entry
 from unimeter.server.applier import Applier
@@ -173,6 +174,12 @@ class Platform:
     def workers(self, threads: int, name: str) -> Workers:
         """As many threads, named `name` and a number."""
         return ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    # --- who watches ---------------------------------------------------------------
+
+    on_counted: Callable[[Any, Entry, Applied], None] | None = None
+    """Called for each entry that a node has counted, in log order, before anybody is told:
+    (the node, the entry, what came of it). It must not change anything."""
 
     # --- the operator --------------------------------------------------------------
 
