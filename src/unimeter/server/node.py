@@ -364,6 +364,8 @@ class Node:
         entry = one.entry
         with self.lock:
             applied = self.machine.apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
+            if self.platform.watches:
+                self.platform.counted(self, entry, applied)
             if self.hash_states and entry.index % limits.STATE_HASH_ENTRIES == 0:
                 if not self._hasher.busy:  # else the others compare without this node
                     self._hasher.begin(self.machine)

@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from unimeter.engine.applied import Applied
 from unimeter.errors import UnimeterError
@@ -39,6 +39,9 @@ from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.wal import Wal, WalLimits
 from unimeter.storage.writer import Writer
 from unimeter.wire.peer_hello import PeerHello
+
+if TYPE_CHECKING:
+    from unimeter.server.node import Node
 
 MEMORY = ":memory:"
 BACKLOG = 4096
@@ -177,9 +180,11 @@ class Platform:
 
     # --- who watches ---------------------------------------------------------------
 
-    on_counted: Callable[[Any, Entry, Applied], None] | None = None
-    """Called for each entry that a node has counted, in log order, before anybody is told:
-    (the node, the entry, what came of it). It must not change anything."""
+    watches = False
+    """Whether `counted` wants to be called."""
+
+    def counted(self, node: Node, entry: Entry, applied: Applied) -> None:
+        """A node has counted an entry, and told nobody yet. Called in log order; must only look."""
 
     # --- the operator --------------------------------------------------------------
 
