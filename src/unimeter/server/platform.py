@@ -139,11 +139,10 @@ class Platform:
         secret: bytes,
         hello: PeerHello,
         index: int,
-        timeout: float = 10.0,
-        say: Callable[[str], None] = lambda sentence: None,
+        say: Callable[[str], None],
     ) -> Entry | None:
         """Ask the peers for one entry, before there is a loop; blocks for seconds."""
-        return fetch_entry(addresses, secret, hello, index, timeout, say)
+        return fetch_entry(addresses, secret, hello, index, say=say)
 
     def connections_max(self) -> int:
         """How many clients leave the node the files it needs to go on storing."""
