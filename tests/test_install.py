@@ -86,7 +86,7 @@ def test_asked_not_to_compile_a_pure_wheel_is_built(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path, UNIMETER_NO_COMPILE="1")
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "unimeter/py.typed" in names
+    assert {"unimeter/py.typed", "unimeter/sim/seeds.txt"} <= set(names)
     assert not [name for name in names if name.endswith((".so", ".c", ".pyd"))]
 
 

@@ -35,7 +35,8 @@ class ExitCode(enum.IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "Done. For `ingest`: every line is counted, now or by an earlier run.",
     ExitCode.INTERNAL: "A defect of this program, or an error without a code of its own. `serve`: "
-    "the node stopped itself. `bench`: a measurement failed.",
+    "the node stopped itself. `bench`: a measurement failed. `simulate`: a promise was broken, or "
+    "a sweep never came into a situation that it must come into.",
     ExitCode.USAGE: "A wrong option, argument, value or range; the message says how to mend it.",
     ExitCode.NOT_FOUND: "No such metric, file or directory.",
     ExitCode.REFUSED: "The node refused: the metric exists with another definition, or an exact "

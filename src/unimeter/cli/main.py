@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "recover": "Prepare an empty directory for a node that lost its disk.",
     "verify": "Check a data directory and recompute its totals.",
     "inspect": "Explain a data directory record by record.",
+    "simulate": "Run a whole cluster on a fake clock, disk and network, and check it.",
     "bench": "Measure this machine.",
     "version": "Print the version and whether kernels are compiled.",
 }
