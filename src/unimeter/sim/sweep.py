@@ -116,8 +116,8 @@ def _in_workers(todo: Iterator[Task], jobs: int, run: RunSeed | None, limit: flo
             busy[-1].give(first)
         while busy:
             for worker in _ready(busy):
+                yield worker.result()  # here it may end: the worker is still among the busy
                 busy.remove(worker)
-                yield worker.result()
                 task = next(todo, None)
                 if task is None or worker.is_spent:
                     worker.end()
