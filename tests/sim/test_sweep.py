@@ -137,7 +137,7 @@ def test_a_process_is_replaced_after_a_number_of_seeds(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sweep_module, "_Worker", counted)
     assert sweep(range(1, 9), jobs=2, run=stand_ins.passes).seeds == 8
-    assert len(started) == 4
+    assert len(started) in (4, 5)  # the last two may have one seed each
 
 
 def test_an_alarm_of_somebody_else_goes_on_afterwards() -> None:
