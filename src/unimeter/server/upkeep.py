@@ -161,6 +161,8 @@ class Upkeep:
         if result.error:
             counts.snapshots_failed += 1
             self.node.host.notice(f"snapshot at {result.index} failed: {result.error}")
+            if result.rotten_index:
+                self.node.replica.log.note_rotten(result.rotten_index)
         else:
             counts.snapshots_written += 1
             self._apply_retention()

@@ -115,6 +115,14 @@ class EventStore:
             self._covered = to_index
             self._recent = {i: bits for i, bits in self._recent.items() if i > to_index}
 
+    def discard_unadopted(self) -> None:
+        """The snapshot that a file of outcomes was for has failed: the next file begins earlier."""
+        late = [to_index for to_index in self._indexes() if to_index > self._covered]
+        for to_index in late:
+            self._disk.remove(self._path(to_index))
+        if late:
+            self._disk.sync_directory(self._directory)
+
     def load(self, cluster_id: bytes, first_index: int) -> tuple[int, list[str]]:
         """Check every outcomes file; return (up to which index they are whole, sentences).
 

@@ -24,10 +24,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from unimeter.errors import CorruptionError
+from unimeter.errors import CorruptionError, DataError, RottenEntryError
 from unimeter.storage.background import Child
 from unimeter.storage.disk import Buffer, Disk, DiskFullError
 from unimeter.storage.events import EventStore
@@ -61,6 +61,7 @@ class SnapshotResult:
     size_bytes: int
     seconds: float
     error: str = ""
+    rotten_index: int = 0  # an entry of the log that it met and that is damaged; 0 = none
 
 
 def snapshot_path(directory: str, index: int) -> str:
@@ -118,18 +119,22 @@ class Snapshotter:
         term = self._wal.term_of(index)
         timestamp_ns = machine.timestamp_ns
 
-        def work() -> None:
-            self._write(index, term, timestamp_ns, machine.snapshot())
+        def work() -> str:
+            try:
+                self._write(index, term, timestamp_ns, machine.snapshot())
+            except RottenEntryError as error:  # met in the log; the host may mend it
+                return f"{error.index} {error}"
+            return ""
 
         try:
             if background and self._disk.can_fork:
                 self._child = Child.start(work)
                 return
-            work()
-        except (DiskFullError, OSError) as error:
+            said = work()
+        except (DiskFullError, DataError, OSError) as error:
             self._result = self._fail(f"{type(error).__name__}: {error}")
             return
-        self._result = self._succeed()
+        self._result = self._end(said)
 
     def fileno(self) -> int:
         """Readable when the background child has finished; -1 when none runs."""
@@ -141,14 +146,15 @@ class Snapshotter:
             words = self._child.poll()
             if words is None:
                 return None
-            self._end_child(words)
+            self._end_child(words, self._child.said)
         result, self._result = self._result, None
         return result
 
     def wait(self) -> SnapshotResult | None:
         """Block until the running snapshot has ended (at close); None when none runs."""
         if self._child is not None:
-            self._end_child(self._child.wait())
+            words = self._child.wait()
+            self._end_child(words, self._child.said)
         result, self._result = self._result, None
         return result
 
@@ -157,7 +163,7 @@ class Snapshotter:
         if self._child is not None:
             child, self._child = self._child, None
             child.kill()
-            self._remove_temporary()
+            self._remove_unfinished()
         self._result = None
 
     def statistics(self) -> dict[str, int]:
@@ -168,9 +174,16 @@ class Snapshotter:
             "snapshot_running": int(self._child is not None),
         }
 
-    def _end_child(self, words: str) -> None:
+    def _end_child(self, words: str, said: str) -> None:
         self._child = None
-        self._result = self._fail(words) if words else self._succeed()
+        self._result = self._fail(words) if words else self._end(said)
+
+    def _end(self, said: str) -> SnapshotResult:
+        """The files are durable, unless a damaged entry was met: its index and what to tell."""
+        if not said:
+            return self._succeed()
+        index, _, words = said.partition(" ")
+        return replace(self._fail(words), rotten_index=int(index))
 
     def _write(self, index: int, term: int, timestamp_ns: int, buffers: Sequence[Buffer]) -> None:
         """Write both files whole and durably (in the child, or inline)."""
@@ -203,15 +216,17 @@ class Snapshotter:
 
     def _fail(self, words: str) -> SnapshotResult:
         self._failed += 1
-        self._remove_temporary()
+        self._remove_unfinished()
         return SnapshotResult(self._index, 0, time.monotonic() - self._started, words)
 
-    def _remove_temporary(self) -> None:
+    def _remove_unfinished(self) -> None:
+        """What a snapshot that failed has left; the next one would not go on from it."""
         for folder in ("snapshots", "outcomes"):
             for name in self._disk.names(f"{self._directory}/{folder}"):
                 if name.endswith(".tmp"):
                     with suppress(FileNotFoundError):
                         self._disk.remove(f"{self._directory}/{folder}/{name}")
+        self._events.discard_unadopted()
 
     # --- keeping -----------------------------------------------------------------
 
