@@ -8,7 +8,7 @@ import pickle
 from tests.sim import stand_ins
 
 from unimeter.sim.coverage import COVERAGE_SEEDS_MIN, MUST_HAPPEN
-from unimeter.sim.report import FAILURES_LISTED_MAX, Report, duration
+from unimeter.sim.report import FAILURES_LISTED_MAX, Report, duration, first_line
 from unimeter.sim.worker import RunSeed
 
 
@@ -103,3 +103,10 @@ def test_durations_are_for_people() -> None:
     assert [duration(s) for s in (0.04, 59.94, 61, 3599.6, 7380)] == [
         "0.0 s", "59.9 s", "1 min 1 s", "1 h 0 min", "2 h 3 min",
     ]  # fmt: skip
+
+
+def test_a_failure_is_told_by_its_first_line_and_a_traceback_by_its_last() -> None:
+    assert first_line("event 7 is gone\nand more") == "event 7 is gone"
+    trace = 'Traceback (most recent call last):\n  File "x"\nAssertionError: 1 == 2\n'
+    assert first_line(trace) == "AssertionError: 1 == 2"
+    assert first_line("") == "(no words)"

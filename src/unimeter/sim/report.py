@@ -154,8 +154,9 @@ def failure_record(result: Result) -> dict[str, object]:
 
 
 def first_line(text: str) -> str:
-    """The first line, or that there is none."""
-    return text.splitlines()[0] if text.strip() else "(no words)"
+    """The line that says most: the first, or of a traceback the last."""
+    lines = text.strip().splitlines() or ["(no words)"]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def duration(seconds: float) -> str:
