@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 from tests.engine.twin import Batch, Twin, event, state
 
-from unimeter.engine.applied import Applied
+from unimeter.engine.applied import Applied, reply_of
 from unimeter.engine.entries import EVENTS
 from unimeter.engine.machine import Machine
 from unimeter.engine.query import plan_total
@@ -94,7 +94,8 @@ def test_a_window_overrun_within_one_entry_is_answered(send: Sender) -> None:
 
 def test_an_overrun_with_a_resend_before_it_is_answered(send: Sender) -> None:
     requests = [(5, 1, 1), (5, 1, 1), (5, SESSION_WINDOW + 1, 1)]
-    assert send(*requests) == {} and send.total() == 2
+    repeated = send(*requests)
+    assert repeated.keys() == {1} and send.total() == 2
 
 
 def test_the_largest_sequence_leaves_the_session_usable(send: Sender) -> None:
@@ -124,3 +125,17 @@ def test_an_event_id_is_looked_at_in_other_sessions_too(send: Sender) -> None:
     row = event(value=4, id="once")
     assert send.twin.ingest(Batch((row,), 2, 5, 1)) == [[Outcome.STORED]]
     assert send.twin.ingest(Batch((row,), 2, 6, 1)) == [[Outcome.DUPLICATE]]
+
+
+def test_a_resend_gets_its_reply_even_if_a_later_request_of_the_entry_pushes_it_out(
+    send: Sender,
+) -> None:
+    rows = event(at=JAN), event(code="none", at=JAN)
+    first = reply_of(send.apply(Batch(rows, 2, 5, 1)), 0)
+    assert (first.stored, first.refused) == (1, 1)
+    later = Batch((event(at=JAN),), 2, 5, 1 + SESSION_WINDOW)
+    assert send.apply(Batch(rows, 2, 5, 1), later).repeated == {0: first}
+    # The same where the first send stands in the entry itself.
+    new, later = Batch(rows, 2, 6, 1), Batch((event(at=JAN),), 2, 6, 1 + SESSION_WINDOW)
+    applied = send.apply(new, new, later)
+    assert applied.repeated == {1: reply_of(applied, 0)}

@@ -22,7 +22,7 @@ from unimeter.engine import entries
 from unimeter.engine.applied import Applied, reply_of
 from unimeter.engine.catalog import Catalog, Metric, decode_schema
 from unimeter.engine.count import Counter
-from unimeter.engine.sessions import Session, Sessions
+from unimeter.engine.sessions import Session, Sessions, remembered
 from unimeter.engine.snapshot import MAGIC, Source, padded, words
 from unimeter.types import AggType
 
@@ -124,22 +124,20 @@ class Machine:
         assert counter.offset == self.next_offset, "an entry's offsets do not follow the last"
         applied = Applied(index, entries.EVENTS, first_offset=self.next_offset)
         applied.alerts_from = counter.alert_count + 1
-        fresh: list[tuple[int, Session, int]] = []
+        counted: list[tuple[int, Session, int]] = []
+        again: list[tuple[int, int]] = []
         if counter.has_sessions():
-            fresh = self._begin_sessions(applied)
+            counted, again = self._begin_sessions(applied)
         counter.run()
         applied.stored, applied.duplicates, applied.refused = counter.tallied()
         applied.outcomes = counter.event_outcomes()
         applied.results = counter.request_results()
         applied.alerts_to = counter.alert_count + 1
-        for request, session, sequence in fresh:
-            if sequence not in session.replies:
-                continue  # pushed out of the window by a later request of this very entry
-            reply = session.replies[sequence]
-            if reply is None:
+        for request, session, sequence in counted:
+            if sequence in session.replies:  # else a later request of this very entry pushed it out
                 self.sessions.finish(session, sequence, reply_of(applied, request))
-            else:
-                applied.repeated[request] = reply
+        for request, first in again:
+            applied.repeated[request] = remembered(reply_of(applied, first))
         self.next_offset += counter.n_events
         self.events += counter.n_events
         self.stored += applied.stored
@@ -147,28 +145,41 @@ class Machine:
         self.refused += applied.refused
         return applied
 
-    def _begin_sessions(self, applied: Applied) -> list[tuple[int, Session, int]]:
-        """Skip the requests that were counted before; list those to remember."""
-        fresh = []
+    def _begin_sessions(
+        self, applied: Applied
+    ) -> tuple[list[tuple[int, Session, int]], list[tuple[int, int]]]:
+        """Skip the requests that are not to be counted.
+
+        Returns the others, to remember their replies, and the resends of a request that stands
+        earlier in this entry, as (request, the earlier one): it has no reply yet. A known
+        reply is taken at once, as a later request of this entry may push it out of the window.
+        """
+        counted: list[tuple[int, Session, int]] = []
+        again: list[tuple[int, int]] = []
+        firsts: dict[tuple[int, int, int], int] = {}
         triples = iter(self.counter.session_words())
         first = 0
         for request, word in enumerate(self.counter.request_flags()):
             events = word & 0xFFFFFFFF
             if word >> 32:
-                key, sequence = (next(triples), next(triples)), next(triples)
-                session = self.sessions.begin(key, sequence, self.timestamp_ns)
+                high, low, sequence = next(triples), next(triples), next(triples)
+                session = self.sessions.begin((high, low), sequence, self.timestamp_ns)
                 if isinstance(session, int):
                     applied.repeated[request] = session
                     self.counter.skip(first, events)
                 elif sequence in session.replies:
-                    # Known, or new but a resend of one earlier in this entry.
+                    reply = session.replies[sequence]
+                    if reply is None:
+                        again.append((request, firsts[high, low, sequence]))
+                    else:
+                        applied.repeated[request] = reply
                     self.counter.skip(first, events)
-                    fresh.append((request, session, sequence))
                 else:
                     session.replies[sequence] = None
-                    fresh.append((request, session, sequence))
+                    firsts[high, low, sequence] = request
+                    counted.append((request, session, sequence))
             first += events
-        return fresh
+        return counted, again
 
     # --- snapshots --------------------------------------------------------------
     def snapshot(self) -> list[bytes | memoryview]:

@@ -50,6 +50,13 @@ class Reply(NamedTuple):
     complete: bool
 
 
+def remembered(reply: Reply) -> Reply:
+    """As much of a reply as is kept."""
+    if len(reply.runs) > SESSION_RUNS_MAX:
+        return reply._replace(runs=reply.runs[:SESSION_RUNS_MAX], complete=False)
+    return reply
+
+
 class Session:
     """The replies of one session by sequence number, the highest number seen, the last use."""
 
@@ -101,9 +108,7 @@ class Sessions:
 
     def finish(self, session: Session, sequence: int, reply: Reply) -> None:
         """Remember the reply of a new request."""
-        if len(reply.runs) > SESSION_RUNS_MAX:
-            reply = reply._replace(runs=reply.runs[:SESSION_RUNS_MAX], complete=False)
-        session.replies[sequence] = reply
+        session.replies[sequence] = remembered(reply)
 
     def encode(self) -> bytes:
         """All sessions for a snapshot, in order of last use."""
