@@ -93,8 +93,9 @@ class RaftLog:
 
         From memory at the price of a slice, from disk at that of one read in order;
         what is on disk only must be synced. Raises Compacted below first_index, and
-        RottenEntryError at a damaged entry; where it can be mended, Compacted as well: it is in
-        `rotten` until a peer's copy has replaced it, and meanwhile there is no snapshot either.
+        RottenEntryError at a damaged entry; where it can be mended while the node goes on,
+        Compacted as well: it is in `rotten` until a peer's copy has replaced it, and meanwhile
+        there is no snapshot either.
         """
         if low < self._wal.first_index:
             raise Compacted(low)
@@ -211,7 +212,9 @@ class RaftLog:
             if found:
                 return found, left
             self.note_rotten(error.index)
-            if not self._can_mend:
+            # What is not applied yet may be wanted for that, and there is no way round it:
+            # the process stops, and the next start takes the entry from a peer.
+            if not self._can_mend or low > self._opened.machine.applied:
                 raise
             raise Compacted(low) from error
         except BaseException:
