@@ -139,6 +139,20 @@ def test_a_box_that_began_before_the_picture_is_drawn_from_its_top() -> None:
     assert of_class(svg, "b-pause") == []  # was over
 
 
+def test_a_pause_lies_over_the_leader_and_both_over_the_process() -> None:
+    happenings = [
+        Happening(0, "start", "n1", ()),
+        Happening(1, "lead", "n1", (1,)),
+        Happening(2, "pause", "n1", ("1",)),
+        Happening(3, "resume", "n1", ()),
+        Happening(4, "lead", "n2", (2,)),
+        Happening(5, "kill", "n1", ()),
+    ]
+    classes = [one.get("class", "") for one in shapes(happenings).iter()]
+    boxes = [name for name in classes if name.startswith("b-")]
+    assert boxes == ["b-start", "b-lead", "b-lead", "b-pause"]
+
+
 def test_a_message_is_a_line_between_its_lanes_and_a_lost_one_ends_on_the_way() -> None:
     svg = shapes(stand_ins.story().happenings)
     arrived, quiet = of_class(svg, "m")

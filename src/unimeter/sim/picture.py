@@ -39,7 +39,7 @@ _AXIS_APART: Final = 50.0
 _ENDS: Final = ("kill", "power", "stopped", "failed")
 _MARKS: Final = {  # what stands for a happening that is a moment
     "kill": ("✕", "bad"),
-    "power": ("⏻", "bad"),
+    "power": ("✕", "bad"),
     "failed": ("✕", "bad"),
     "stopped": ("■", "dim"),
     "start": ("▸", "good"),
@@ -51,6 +51,18 @@ _MARKS: Final = {  # what stands for a happening that is a moment
     "reach": ("★", "info"),
     "said": ("·", "dim"),
 }
+
+_LABELS: Final = {  # what is written beside it, with its first word
+    "commit": "{0}",
+    "lead": "term {0}",
+    "power": "power",
+    "failed": "failed",
+    "fault": "{0}",
+    "cut": "no way to {0}",
+    "pause": "pause",
+}
+_LABEL_LETTERS: Final = 18
+_LAYERS: Final = ("axis", "start", "lead", "pause", "call", "message", "mark")
 
 
 class Picture:
@@ -64,8 +76,8 @@ class Picture:
         self.quiet = quiet_numbers(happenings)
         self._y = _places(happenings, first, self.quiet)
         self._end = (self._y[-1] if self._y else _TOP) + 2 * _STEP
-        self._below: list[str] = []  # boxes first, so that they lie under the rest
-        self._above: list[str] = []
+        # What is drawn later lies above: a pause over the leader's colour over the process.
+        self._layers: dict[str, list[str]] = {name: [] for name in _LAYERS}
         self._boxes()
         self._messages()
         self._marks()
@@ -88,8 +100,7 @@ class Picture:
                 '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
                 'patternTransform="rotate(45)"><rect width="2" height="6" class="hatch"/>'
                 "</pattern></defs>",
-                *self._below,
-                *self._above,
+                *(shape for layer in self._layers.values() for shape in layer),
                 "</svg>",
             ]
         )
@@ -141,7 +152,7 @@ class Picture:
         elif kind == "call":
             row = int(word) % 4 if word.isdigit() else 0
             x, width = x + row * _BOX / 4, _BOX / 4 - 2
-        self._below.append(
+        self._layers[kind].append(
             f'<rect class="b-{kind}" x="{x:.1f}" y="{start:.1f}" width="{width:.1f}" '
             f'height="{max(end - start, 2.0):.1f}"{style} {self._about(number)}</rect>'
         )
@@ -169,9 +180,9 @@ class Picture:
         x1, y1, x2, y2 = self._x[sender], self.place(begun), self._x[to], self.place(number)
         if style == "drop":
             x2 = x1 + (x2 - x1) * 0.4
-            self._above.append(_mark(x2, y2, "×", "bad", self._about(number)))
+            self._layers["mark"].append(_mark(x2, y2, "×", "bad", self._about(number)))
         quiet = " quiet" if number in self.quiet else ""
-        self._below.append(
+        self._layers["message"].append(
             f'<line class="{style}{quiet}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" '
             f'y2="{y2:.1f}" data-o="{escape(sender if style == "m" else to)}" '
             f"{self._about(number, begun)}</line>"
@@ -183,27 +194,33 @@ class Picture:
         labelled: dict[str, float] = {}
         for number in range(self._first, len(self._all)):
             happening = self._all[number]
-            x, y = self._x[happening.who], self.place(number)
-            about = self._about(number)
-            if happening.kind in _MARKS:
-                sign, style = _MARKS[happening.kind]
-                self._above.append(_mark(x, y, sign, style, about))
-            elif happening.kind in ("commit", "lead"):
-                if happening.kind == "commit":
-                    self._above.append(
-                        f'<rect class="tick" x="{x - _BOX / 2:.1f}" y="{y - 1:.1f}" '
-                        f'width="{_BOX}" height="2" {about}</rect>'
-                    )
-                if y - labelled.get(happening.who, -100.0) >= _LABEL_APART or (
-                    happening.kind == "lead"
-                ):
-                    labelled[happening.who] = y
-                    word = word_text(happening.words[0]) if happening.words else ""
-                    text = f"term {word}" if happening.kind == "lead" else word
-                    self._above.append(
-                        f'<text class="label" x="{x + _BOX / 2 + 4:.1f}" y="{y + 3:.1f}" '
-                        f"{about}{escape(text)}</text>"
-                    )
+            kind, who = happening.kind, happening.who
+            x, y = self._x[who], self.place(number)
+            if kind in _MARKS:
+                sign, style = _MARKS[kind]
+                self._layers["mark"].append(_mark(x, y, sign, style, self._about(number)))
+            elif kind == "commit":
+                self._tick(number, x, y)
+            if kind not in _LABELS:
+                continue
+            if kind != "commit" or y - labelled.get(who, -_LABEL_APART) >= _LABEL_APART:
+                labelled[who] = y
+                self._label(number, x + _BOX / 2 + 4, y)
+
+    def _tick(self, number: int, x: float, y: float) -> None:
+        self._layers["mark"].append(
+            f'<rect class="tick" x="{x - _BOX / 2:.1f}" y="{y - 1:.1f}" '
+            f'width="{_BOX}" height="2" {self._about(number)}</rect>'
+        )
+
+    def _label(self, number: int, x: float, y: float) -> None:
+        happening = self._all[number]
+        word = word_text(happening.words[0]) if happening.words else ""
+        text = _LABELS[happening.kind].format(word)[:_LABEL_LETTERS]
+        self._layers["mark"].append(
+            f'<text class="label" x="{x:.1f}" y="{y + 3:.1f}" '
+            f"{self._about(number)}{escape(text)}</text>"
+        )
 
     def _axis(self) -> None:
         last = -_AXIS_APART
@@ -212,15 +229,14 @@ class Picture:
             if y - last < _AXIS_APART:
                 continue
             last = y
-            self._below.insert(
-                0,
+            self._layers["axis"].append(
                 f'<line class="grid" x1="{AXIS_WIDTH - 4}" y1="{y:.1f}" x2="{self.width}" '
                 f'y2="{y:.1f}"/><text class="time" x="{AXIS_WIDTH - 8}" y="{y + 4:.1f}">'
                 f"{self._all[number].time_ns / 1e9:.3f} s</text>",
             )
 
     def _ending(self, words: str) -> None:
-        self._above.append(
+        self._layers["mark"].append(
             f'<rect class="ending" x="0" y="{self._end:.1f}" width="{self.width}" height="30"/>'
             f'<text class="ending-words" x="8" y="{self._end + 20:.1f}">{escape(words)}</text>'
         )
