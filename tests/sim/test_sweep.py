@@ -131,7 +131,7 @@ def test_a_process_is_replaced_after_a_number_of_seeds(monkeypatch: pytest.Monke
     started: list[int] = []
     make = sweep_module._Worker
 
-    def counted(run: RunSeed | None, limit: float) -> sweep_module._Worker:
+    def counted(run: RunSeed, limit: float) -> sweep_module._Worker:
         started.append(1)
         return make(run, limit)
 

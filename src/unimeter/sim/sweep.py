@@ -87,7 +87,8 @@ def sweep_tasks(
 
     limit = max(LIMIT_SECONDS.values()) if limit_seconds is None else limit_seconds
     todo = itertools.takewhile(lambda _: not is_over(), tasks)
-    results = _here(todo, run, limit) if jobs == 1 else _in_workers(todo, jobs, run, limit)
+    chosen = run or real_run()  # here, so that an import that fails is said once
+    results = _here(todo, chosen, limit) if jobs == 1 else _in_workers(todo, jobs, chosen, limit)
     try:
         with closing(results):
             for result in results:
@@ -101,10 +102,9 @@ def sweep_tasks(
     return report
 
 
-def _here(todo: Iterator[Task], run: RunSeed | None, limit: float) -> Results:
-    chosen = run or real_run()
+def _here(todo: Iterator[Task], run: RunSeed, limit: float) -> Results:
     for task in todo:
-        yield run_task(chosen, task, limit)
+        yield run_task(run, task, limit)
 
 
 def _in_workers(todo: Iterator[Task], jobs: int, run: RunSeed | None, limit: float) -> Results:
@@ -140,7 +140,7 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
 class _Worker:
     """A process that runs one seed at a time."""
 
-    def __init__(self, run: RunSeed | None, limit: float) -> None:
+    def __init__(self, run: RunSeed, limit: float) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, run, limit), daemon=True)

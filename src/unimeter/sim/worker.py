@@ -82,16 +82,15 @@ def failing(task: Task, checker: str, reason: str, wall_seconds: float = 0.0) ->
     )
 
 
-def work(connection: Connection, run: RunSeed | None, limit_seconds: float) -> None:
+def work(connection: Connection, run: RunSeed, limit_seconds: float) -> None:
     """What a worker process does: tasks in, results out, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears it and ends its workers
-    chosen = run or real_run()
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(run_task(chosen, task, limit_seconds))
+        connection.send(run_task(run, task, limit_seconds))
 
 
 @contextmanager
