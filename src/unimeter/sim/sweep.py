@@ -107,7 +107,7 @@ def _here(todo: Iterator[Task], run: RunSeed, limit: float) -> Results:
         yield run_task(run, task, limit)
 
 
-def _in_workers(todo: Iterator[Task], jobs: int, run: RunSeed | None, limit: float) -> Results:
+def _in_workers(todo: Iterator[Task], jobs: int, run: RunSeed, limit: float) -> Results:
     """Results as they come; however this ends, no worker is left."""
     busy: list[_Worker] = []
     try:
