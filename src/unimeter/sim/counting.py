@@ -31,7 +31,7 @@ class Row:
     properties: tuple[tuple[str, str], ...] = ()
     id: str | None = None
     is_v1: bool = False  # v1 events have no id; their content is their key
-    refused: int = 0  # an outcome of 10-19, decided before the log
+    refused: int = 0  # an outcome decided before: 10-19, or 1 where its request is not counted
 
 
 @dataclass(frozen=True)
