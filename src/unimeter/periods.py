@@ -436,6 +436,7 @@ def _starts_within(calendar: Calendar) -> Iterator[int]:
             yield start
 
 
+@lru_cache(maxsize=1024)
 def is_aligned(period: Calendar, bucket: Calendar) -> bool:
     """Whether every period from 2000 to 2100 is made of whole buckets."""
     if period is bucket:
