@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
+SEEDS ?= 200
+MINUTES ?= 30
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -13,7 +15,7 @@ kernels := $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo cluster-demo run test test-interpreted check format bench bench-cluster
-.PHONY: sim jepsen clean
+.PHONY: sim sweep sim-engine planted jepsen clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,11 +53,18 @@ bench: $(VENV)/.kernels ## measure speed and size; figures printed and written t
 bench-cluster: $(VENV)/.kernels ## measure three nodes on this machine
 	$(bin)/python -m unimeter.bench.cluster $(ARGS)
 
-sim: $(VENV)/.installed-dev ## the engine against an independent meter, with fresh seeds every time
-	@echo "The simulator of a whole node is a later milestone. What runs now: the tests that"
-	@echo "compare the engine with an independent meter, on inputs nobody has seen before."
+sim: $(VENV)/.kernels ## simulate whole clusters under faults: SEEDS=200 fresh ones, or ARGS
+	@$(bin)/unimeter simulate $(or $(ARGS),--seeds $(SEEDS) --jobs $(WORKERS))
+
+sweep: $(VENV)/.kernels ## the same with new seeds for MINUTES=30
+	@$(bin)/unimeter simulate --minutes $(MINUTES) --jobs $(WORKERS) $(ARGS)
+
+sim-engine: $(VENV)/.installed-dev ## the engine against an independent meter, with fresh inputs every time
 	HYPOTHESIS_PROFILE=fresh $(bin)/python -m pytest -n $(WORKERS) -p no:cacheprovider \
 		$(wildcard tests/engine tests/wire) $(ARGS)
+
+planted: $(VENV)/.installed-dev ## plant known bugs one by one; the simulator and the tests must find each
+	$(bin)/python -m tests.planted $(ARGS)
 
 jepsen: $(VENV)/.installed-dev ## real clusters under kills, pauses and partitions, judged by checkers
 	$(bin)/python -m tests.jepsen $(ARGS)
