@@ -89,8 +89,12 @@ class Call:
 
     @property
     def tells_position(self) -> bool:
-        """Whether it was answered with a position that means something."""
-        return self.outcome == ANSWER and self.position > 0
+        """Whether it was answered with a position, which its process has seen from now on.
+
+        Not so a delete that found nothing because an earlier attempt of it was done.
+        """
+        is_done = self.outcome == ANSWER and not isinstance(self.response, ErrorReply)
+        return is_done and self.position > 0
 
     def __str__(self) -> str:
         return f"call {self.number} ({self.what} of {self.client}, process {self.process})"

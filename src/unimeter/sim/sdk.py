@@ -106,7 +106,7 @@ class Sdk(AsyncClient):
             self.history.fail(record, error)
             raise
         self._ended(record)
-        self.history.answer(record, record.response or response, position)
+        self.history.answer(record, record.response or response, record.position)
         return response, position
 
     async def _carry_out(self, call: CoreCall) -> Answer:
