@@ -34,6 +34,8 @@ from unimeter.wire.failures import error_of
 Done = Callable[[m.Response, int], None]
 """Called once with the response and the log position it reflects."""
 
+MEND_MS = 500  # a peer is asked within a tick, and a silent one passed over after a second
+
 T = TypeVar("T")
 _CURSOR_BYTES = 4  # of a metric list: the last metric's number
 RETRY_SECONDS = 0.05
@@ -204,9 +206,12 @@ def _finish(
 
 
 def _told(node: Node, result: m.Response | Exception) -> m.Response:
-    """A scan's answer; damage that it met is noted, so that it is repaired."""
+    """A scan's answer. Damage that it met is noted; where a peer will mend it, ask again."""
     if isinstance(result, RottenEntryError):
         node.replica.log.note_rotten(result.index)
+        if not node.is_alone:
+            text = f"entry {result.index} is damaged here and is being taken from another node"
+            return m.ErrorReply(m.ErrorCode.BACKPRESSURE, text, MEND_MS)
     return error_of(result) if isinstance(result, Exception) else result
 
 
