@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from unimeter.engine import query
 from unimeter.engine.machine import Machine
-from unimeter.limits import TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
+from unimeter.limits import PAGE_ITEMS_MAX, TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
 from unimeter.sim.committed import Committed
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.model_answers import Metric
@@ -97,7 +97,7 @@ class AccountCheck:
         if keys:
             self.breakdown(account, metric, *whole, keys)
         if metric.schema.agg_type == AggType.COUNT_UNIQUE:
-            self.members(account, metric, whole[1] - 1)
+            self.members(account, metric, whole[1] - 1, PAGE_ITEMS_MAX)
 
     # --- the questions --------------------------------------------------------------------
 
@@ -154,14 +154,14 @@ class AccountCheck:
             )
             self.equal(what, self.finished(plan, what), right)
 
-    def members(self, account: Account, metric: Metric, at_ns: int) -> None:
+    def members(self, account: Account, metric: Metric, at_ns: int, limit: int = PAGE) -> None:
         """All pages of the members at the last instant of a bucket."""
         code = metric.schema.code
         found: list[int] = []
         cursor = b""
         what = f"the members of {account!r}, {code!r} at {at_ns}"
         while True:
-            plan = query.plan_members(self.machine, account, code, at_ns, cursor, PAGE)
+            plan = query.plan_members(self.machine, account, code, at_ns, cursor, limit)
             page, cursor = self.finished(plan, what)
             found += page
             if not cursor:
