@@ -418,7 +418,7 @@ class Faults:
             self.world.reach("damage was refused and made good by the operator")
             machine.disk.heal()
 
-    # --- Raft --------------------------------------------------------------------------------------
+    # --- Raft --------------------------------------------------------------------------
 
     def _transfer(self, chance: Chance) -> str:
         leader = self._leader()

@@ -42,7 +42,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.process.now_ns / SECOND
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self,
         callback: Callable[..., object],
         *args: Any,
@@ -56,7 +56,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._want_turn()
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self,
         callback: Callable[..., object],
         *args: Any,
@@ -67,7 +67,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.process.scheduler.at(self.process.now_ns, self._append, handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self,
         delay: float,
         callback: Callable[..., object],
@@ -76,7 +76,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., object],
@@ -114,16 +114,19 @@ class SimLoop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)
         try:
             for _ in range(len(self._ready)):
-                handle = self._ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
-                if process.is_dead:
-                    return
+                self._run_next()
+                if not self._ready:  # the process died in the midst of it
+                    break
         finally:
             asyncio._set_running_loop(None)
         if self._ready:
             self._want_turn()
         self.after_turn()
+
+    def _run_next(self) -> None:
+        handle = self._ready.popleft()
+        if not handle.cancelled():
+            handle._run()
 
     def drop(self) -> None:
         """The process has ended: what waits here is never called."""

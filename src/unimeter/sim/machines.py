@@ -113,7 +113,7 @@ class Machine:
         except (DataError, FatalStorageError, UnimeterError) as error:
             self.ended(process, error)
             return
-        if process.is_dead:
+        if not self._is_still(process):
             return
         self._fit(server)
         self.is_ready = self.was_ready = True
@@ -124,16 +124,14 @@ class Machine:
             asyncio.ensure_future(self._stopping.wait()),
         ]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if server.failure is not None:
-            self.ended(process, server.failure)
-            return
-        self.is_ready = False
-        await server.stop()
-        if server.failure is not None:
-            self.ended(process, server.failure)
-            return
-        self.world.reach("a node was stopped in order")
-        self.ended(process, None)
+        if server.failure is None:
+            self.is_ready = False
+            await server.stop()
+            self.world.reach("a node was stopped in order")
+        self.ended(process, server.failure)
+
+    def _is_still(self, process: Process) -> bool:
+        return self.process is process
 
     def _config(self) -> Config:
         options = self.options

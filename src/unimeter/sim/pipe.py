@@ -90,7 +90,7 @@ class Pipe:
         return False
 
     def _put_late(self, data: bytes, number: int) -> None:
-        if self.source.takes_bytes:
+        if self.source.takes_bytes():
             self._put(data, number)
 
     def _put(self, what: bytes | BaseException | None, number: int) -> None:
@@ -144,7 +144,7 @@ class Pipe:
 
     def _hand_over(self, data: bytes, number: int) -> None:
         network, target = self.network, self.target
-        if not target.takes_bytes:
+        if not target.takes_bytes():
             self._items.clear()
             self._bytes = 0
             network.scheduler.after(network.latency_ns(target.process.ip), target.answer_with_reset)

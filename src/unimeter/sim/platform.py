@@ -8,6 +8,7 @@ is replaced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unimeter.engine.applied import Applied
@@ -39,20 +40,21 @@ class SimPlatform(Platform):
 
     # --- clocks and chance -----------------------------------------------------------
 
-    def monotonic(self) -> float:  # type: ignore[override]
+    def monotonic(self) -> float:
         return self.process.now_ns / SECOND
 
-    def time_ns(self) -> int:  # type: ignore[override]
+    def time_ns(self) -> int:
         return START_NS + self.process.now_ns + self.machine.skew_ns
 
-    def entropy(self, count: int) -> bytes:  # type: ignore[override]
+    def entropy(self, count: int) -> bytes:
         return self._chance.bytes(count)
 
-    def chance(self) -> float:  # type: ignore[override]
+    def chance(self) -> float:
         return self._chance.real()
 
-    def random_ticks(self, count: int) -> int:  # type: ignore[override]
-        return self._chance.below(count)
+    def random_ticks(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        assert stop is None and step == 1
+        return self._chance.below(start)
 
     # --- disk and ports ----------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class SimApplier:
 
     def put(self, entries: Any) -> None:
         for entry in entries:
-            self._thread.put(lambda entry=entry: self._apply(entry))
+            self._thread.put(partial(self._apply, entry))
 
     def _apply(self, entry: Any) -> None:
         if self._is_broken:

@@ -39,7 +39,7 @@ class Process:
         self._job_ns = -1  # spent by the job of a thread that is running now; -1: the loop runs
         self._busy_until_ns = 0
         self._threads: dict[str, Thread] = {}
-        self.loop = SimLoop(self)
+        self.loop = SimLoop(self)  # type: ignore[abstract]
 
     @property
     def now_ns(self) -> int:

@@ -123,7 +123,7 @@ class LogMatching(ReplicaCheck):
         # A NOOP says no time of its own: on disk it has that of the entry before.
         timestamp_ns = 0 if entry.kind == NOOP else entry.timestamp_ns
         found = Committed(
-            entry.term, entry.kind, timestamp_ns, zlib.crc32(entry.body), entry.body,
+            entry.term, entry.kind, timestamp_ns, zlib.crc32(entry.body), bytes(entry.body),
             machine.world.scheduler.now_ns,
         )  # fmt: skip
         if known is None:

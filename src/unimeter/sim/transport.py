@@ -110,14 +110,13 @@ class SimTransport(asyncio.Transport):
             return
         view = memoryview(data)
         while view and not self._is_lost and not self._is_closing:
-            buffer = protocol.get_buffer(-1)
+            buffer = memoryview(protocol.get_buffer(-1))
             size = min(len(buffer), len(view))
             assert size > 0, "a protocol gave no room for a read"
             buffer[:size] = view[:size]
             protocol.buffer_updated(size)
             view = view[size:]
 
-    @property
     def takes_bytes(self) -> bool:
         """Whether anybody is there to whom bytes could be given."""
         return not (self._is_lost or self._is_closing or self.process.is_dead)
@@ -125,11 +124,11 @@ class SimTransport(asyncio.Transport):
     # --- out ---------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._is_lost or self._is_closing or self.process.is_dead or not data:
+        if not (self.takes_bytes() and data):
             return
         piece = bytes(data)
         self.network.on_write(self, piece)
-        if self.process.is_dead:  # the power went with this very write
+        if not self.takes_bytes():  # the power went with this very write
             return
         self.out.push(piece)
         if not self._is_full and self.get_write_buffer_size() > self._high:

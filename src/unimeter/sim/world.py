@@ -27,11 +27,11 @@ from unimeter.sim.chance import Chance
 from unimeter.sim.disk import shown
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.faults import Faults
-from unimeter.sim.machines import DATA_DIR, Machine
+from unimeter.sim.machines import Machine
 from unimeter.sim.network import Network, Weather
 from unimeter.sim.options import Options
 from unimeter.sim.people import People
-from unimeter.sim.platform import START_NS
+from unimeter.sim.platform import DATA_DIR, START_NS
 from unimeter.sim.process import Process
 from unimeter.sim.scheduler import MILLISECOND, SECOND, Scheduler
 from unimeter.sim.situations import situation_of
