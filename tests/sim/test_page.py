@@ -153,6 +153,25 @@ def test_a_pause_lies_over_the_leader_and_both_over_the_process() -> None:
     assert boxes == ["b-start", "b-lead", "b-lead", "b-pause"]
 
 
+def test_a_pause_that_nobody_ends_lasts_as_long_as_it_said() -> None:
+    happenings = [
+        Happening(0, "start", "n1", ()),
+        Happening(0, "pause", "n1", ("0.200",)),
+        *(Happening(n * 10**8, "said", "n2", ("still here",)) for n in (1, 2, 3)),
+    ]
+    (pause,) = of_class(shapes(happenings), "b-pause")
+    bottom = number(pause, "y") + number(pause, "height")
+    assert bottom == pytest.approx(Picture(happenings, 0, "").place(3), abs=0.2)
+
+
+def test_hosts_have_the_lanes_of_what_runs_on_them() -> None:
+    cut = Happening(0, "cut", "10.0.0.2", ("10.0.1.12",))
+    assert lanes([cut]) == ["n2"]
+    assert sentence(cut) == "can't reach c12 any more"
+    text = page(Result(1, "swarm", happenings=[cut]))
+    assert "10.0." not in text and 'data-w="n2"' in text
+
+
 def test_a_message_is_a_line_between_its_lanes_and_a_lost_one_ends_on_the_way() -> None:
     svg = shapes(stand_ins.story().happenings)
     arrived, quiet = of_class(svg, "m")

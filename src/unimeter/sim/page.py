@@ -18,7 +18,7 @@ from typing import Final
 from unimeter.sim.picture import AXIS_WIDTH, LANE_WIDTH, Picture
 from unimeter.sim.report import duration, first_line
 from unimeter.sim.result import Result
-from unimeter.sim.trace import sentence
+from unimeter.sim.trace import sentence, who_of
 
 HAPPENINGS_MAX: Final = 12_000
 """Happenings on a page, the last ones: what a browser scrolls without stuttering. A failure is
@@ -109,7 +109,7 @@ def _rows(result: Result, first: int, quiet: set[int]) -> Iterator[str]:
     """The story, a row for each happening."""
     for number in range(first, len(result.happenings)):
         happening = result.happenings[number]
-        who, kind = escape(happening.who), escape(happening.kind)
+        who, kind = escape(who_of(happening)), escape(happening.kind)
         hidden = " quiet" if number in quiet else ""
         yield (
             f'<div id="h{number}" class="row{hidden}" data-w="{who}" data-k="{kind}">'

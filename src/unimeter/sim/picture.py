@@ -21,8 +21,17 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from unimeter.sim.spans import Span, spans
 from unimeter.sim.story import Happening, Word
-from unimeter.sim.trace import MESSAGES, lanes, quiet_numbers, sentence, word_text
+from unimeter.sim.trace import (
+    MESSAGES,
+    first_word,
+    lanes,
+    quiet_numbers,
+    sentence,
+    who_of,
+    word_text,
+)
 
 AXIS_WIDTH: Final = 90
 LANE_WIDTH: Final = 120
@@ -36,7 +45,6 @@ _BOX: Final = 40  # width of a process
 _LABEL_APART: Final = 11.0  # a number is written where there is room for it
 _AXIS_APART: Final = 50.0
 
-_ENDS: Final = ("kill", "power", "stopped", "failed")
 _MARKS: Final = {  # what stands for a happening that is a moment
     "kill": ("✕", "bad"),
     "power": ("✕", "bad"),
@@ -112,49 +120,21 @@ class Picture:
     # --- what lasts: processes, leaders, pauses, calls --------------------------------
 
     def _boxes(self) -> None:
-        open_at: dict[tuple[str, str], tuple[int, str]] = {}
+        for span in spans(self._all):
+            end = self._end if span.end is None else self.place(span.end)
+            if end > 0.0:  # else it was over before the picture begins
+                self._box(span, self.place(span.begin), end)
 
-        def end(who: str, what: str, place: float) -> None:
-            if (begun := open_at.pop((who, what), None)) is not None:
-                self._box(who, what, begun, place)
-
-        for number, happening in enumerate(self._all):
-            who, kind = happening.who, happening.kind
-            place = self.place(number)
-            word = word_text(happening.words[0]) if happening.words else ""
-            if kind in _ENDS:
-                for other, what in list(open_at):
-                    if who == other or (who == "world" and not what.startswith("call")):
-                        end(other, what, place)
-            elif kind == "lead":
-                for other, what in list(open_at):
-                    if what == "lead":
-                        end(other, what, place)
-            elif kind in ("resume", "reply"):
-                end(who, "pause" if kind == "resume" else f"call {word}", place)
-            if kind in ("start", "lead", "pause"):
-                end(who, kind, place)
-                open_at[who, kind] = (number, word)
-            elif kind == "call":
-                open_at[who, f"call {word}"] = (number, word)
-        for who, what in list(open_at):
-            end(who, what, self._end)
-
-    def _box(self, who: str, what: str, begun: tuple[int, str], end: float) -> None:
-        number, word = begun
-        start = self.place(number)
-        if end <= 0.0:
-            return  # it was over before the picture begins
-        x, width, style = self._x[who] - _BOX / 2, float(_BOX), ""
-        kind = what.split()[0]
-        if kind == "lead":
-            style = f' style="--hue:{_hue(word)}"'
-        elif kind == "call":
-            row = int(word) % 4 if word.isdigit() else 0
+    def _box(self, span: Span, start: float, end: float) -> None:
+        x, width, style = self._x[span.who] - _BOX / 2, float(_BOX), ""
+        if span.kind == "lead":
+            style = f' style="--hue:{_hue(span.word)}"'
+        elif span.kind == "call":
+            row = int(span.word) % 4 if span.word.isdigit() else 0
             x, width = x + row * _BOX / 4, _BOX / 4 - 2
-        self._layers[kind].append(
-            f'<rect class="b-{kind}" x="{x:.1f}" y="{start:.1f}" width="{width:.1f}" '
-            f'height="{max(end - start, 2.0):.1f}"{style} {self._about(number)}</rect>'
+        self._layers[span.kind].append(
+            f'<rect class="b-{span.kind}" x="{x:.1f}" y="{start:.1f}" width="{width:.1f}" '
+            f'height="{max(end - start, 2.0):.1f}"{style} {self._about(span.begin)}</rect>'
         )
 
     # --- messages -----------------------------------------------------------------------
@@ -171,9 +151,9 @@ class Picture:
             if happening.kind == "send":
                 sent[message] = number
             elif happening.kind == "drop":
-                self._message(number, number, happening.who, other)
+                self._message(number, number, who_of(happening), other)
             else:  # a message may come twice, or in parts: each has its line
-                self._message(sent.get(message, number), number, other, happening.who)
+                self._message(sent.get(message, number), number, other, who_of(happening))
 
     def _message(self, begun: int, number: int, sender: str, to: str) -> None:
         style = "drop" if self._all[number].kind == "drop" else "m"
@@ -194,7 +174,7 @@ class Picture:
         labelled: dict[str, float] = {}
         for number in range(self._first, len(self._all)):
             happening = self._all[number]
-            kind, who = happening.kind, happening.who
+            kind, who = happening.kind, who_of(happening)
             x, y = self._x[who], self.place(number)
             if kind in _MARKS:
                 sign, style = _MARKS[kind]
@@ -215,8 +195,7 @@ class Picture:
 
     def _label(self, number: int, x: float, y: float) -> None:
         happening = self._all[number]
-        word = word_text(happening.words[0]) if happening.words else ""
-        text = _LABELS[happening.kind].format(word)[:_LABEL_LETTERS]
+        text = _LABELS[happening.kind].format(first_word(happening))[:_LABEL_LETTERS]
         self._layers["mark"].append(
             f'<text class="label" x="{x:.1f}" y="{y + 3:.1f}" '
             f"{self._about(number)}{escape(text)}</text>"
@@ -244,12 +223,14 @@ class Picture:
     def _about(self, number: int, begun: int | None = None) -> str:
         """The attributes all shapes have, the end of the opening tag, and the tooltip."""
         happening = self._all[number]
-        words = f"#{number} {happening.time_ns / 1e9:.6f} s  {happening.who} {sentence(happening)}"
+        words = (
+            f"#{number} {happening.time_ns / 1e9:.6f} s  {who_of(happening)} {sentence(happening)}"
+        )
         if begun is not None and begun != number:
             earlier = self._all[begun]
-            words = f"#{begun} {earlier.who} {sentence(earlier)}\n{words}"
+            words = f"#{begun} {who_of(earlier)} {sentence(earlier)}\n{words}"
         return (
-            f'data-h="{number}" data-w="{escape(happening.who)}" '
+            f'data-h="{number}" data-w="{escape(who_of(happening))}" '
             f'data-k="{escape(happening.kind)}"><title>{escape(words)}</title>'
         )
 

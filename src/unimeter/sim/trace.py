@@ -10,6 +10,7 @@ know. Numbers (#12) are places in the story and the same as on the page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -48,6 +49,8 @@ MESSAGES: Final = ("send", "deliver", "drop")
 
 _QUIET: Final = ("MsgHeartbeat", "MsgHeartbeatResp", "ping", "pong")
 _WORLD: Final = "world"
+_ADDRESS: Final = re.compile(r"\b10\.0\.([01])\.(\d+)\b")
+"""Addresses of the fake network: 10.0.0.2 is the host of node n2, 10.0.1.2 that of client c2."""
 
 
 def trace_lines(result: Result) -> Iterator[str]:
@@ -59,7 +62,7 @@ def trace_lines(result: Result) -> Iterator[str]:
         before = happening.time_ns
         yield (
             f"{f'#{number}':<8} {happening.time_ns / 1e9:12.6f} {f'+{since:.6f}':>12}  "
-            f"{happening.who:<6} {sentence(happening)}"
+            f"{who_of(happening):<6} {sentence(happening)}"
         ).rstrip()
 
 
@@ -74,15 +77,29 @@ def sentence(happening: Happening) -> str:
     return template.format(*words) + (f" ({rest})" if rest else "")
 
 
+def who_of(happening: Happening) -> str:
+    """Whose it is: of a node's or client's host too, it is their lane."""
+    return _named(happening.who)
+
+
 def word_text(word: Word) -> str:
-    """A word of a happening as text without line ends."""
+    """A word of a happening as text without line ends, hosts by the name of their lane."""
     text = word.hex() if isinstance(word, bytes) else str(word)
-    return " ".join(text.split())
+    return _named(" ".join(text.split()))
+
+
+def first_word(happening: Happening) -> str:
+    """The first word as text, or nothing."""
+    return word_text(happening.words[0]) if happening.words else ""
+
+
+def _named(text: str) -> str:
+    return _ADDRESS.sub(lambda found: "nc"[int(found[1])] + found[2], text)
 
 
 def lanes(happenings: Iterable[Happening]) -> list[str]:
     """Everybody in the story: the world, the nodes, the clients, each by number."""
-    return sorted({happening.who for happening in happenings}, key=_lane_order)
+    return sorted({who_of(happening) for happening in happenings}, key=_lane_order)
 
 
 def _lane_order(who: str) -> tuple[int, int, str]:
