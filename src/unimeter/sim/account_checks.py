@@ -34,6 +34,7 @@ WINDOWS_MAX: Final = 200  # of a timeline that is asked for
 PERIODS_MAX: Final = 6  # of which all unions are asked for
 SUBSETS_MAX: Final = 16  # breakdowns of one account and range
 PAGE: Final = 3  # lines, so that lists take several pages
+MEMO_MAX: Final = 50_000  # expectations kept, a few hundred bytes each; then all are let go
 
 
 class AccountCheck:
@@ -58,6 +59,8 @@ class AccountCheck:
         """The answer to a question at this position, computed by the first who asks."""
         key = (self.at, *question)
         if key not in self.memo:
+            if len(self.memo) >= MEMO_MAX:
+                self.memo.clear()
             self.memo[key] = compute()
         return self.memo[key]
 

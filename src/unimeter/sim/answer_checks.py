@@ -13,7 +13,8 @@ Owns the freedom that a node has in answering, and refuses everything else:
 
 Answers are compared as a whole, order and cursors included, with those of `right_answers`.
 A reply to an ingest request may be any that one of its places in the log can have got. Refuses
-to know which position an answer reflects: its header says so.
+to know which position an answer reflects: its header says so. Does not check answers of version
+1, which carry less.
 """
 
 from __future__ import annotations
