@@ -126,24 +126,30 @@ def run_seeds(
 
 
 def find_by_seeds(bug: Bug, seeds: range, profile: str = "swarm", seconds: float = 1e9) -> Found:
-    """Run seeds with the bug until one fails; that one must pass without it."""
-    began, tried = time.monotonic(), 0
-    for result in run_seeds(bug, seeds.start, seeds.stop - 1, profile, seconds, is_planted=True):
-        tried += 1
-        if not result["passed"]:
+    """Run seeds with the bug until one fails that passes without it."""
+    began, tried, first = time.monotonic(), 0, seeds.start
+    trouble = ""
+    while first < seeds.stop:
+        left = seconds - (time.monotonic() - began)
+        if tried and left <= 0:
+            break
+        results = list(run_seeds(bug, first, seeds.stop - 1, profile, left, is_planted=True))
+        result, tried = results[-1], tried + len(results)
+        if result["passed"]:
+            break
+        first = result["seed"] + 1
+        if first == 1:
+            return Found(bug, False, trouble=result["failure"])
+        if passes_without(bug, result["seed"], profile):
             effort = f"{tried} seed{'s' * (tried > 1)}, {time.monotonic() - began:.0f} s"
-            return _judged(bug, result, profile, effort)
+            where = f"seed {result['seed']}"
+            return Found(bug, True, result["checker"], where, effort, result["seed"], profile)
+        trouble = f"; seed {result['seed']} fails without the bug as well"
     effort = f"{tried} seeds, {time.monotonic() - began:.0f} s"
-    return Found(bug, False, effort=effort, trouble=f"no seed of {tried} failed")
+    return Found(bug, False, effort=effort, trouble=f"none of {tried} seeds found it{trouble}")
 
 
-def _judged(bug: Bug, result: dict[str, Any], profile: str, effort: str) -> Found:
-    seed, checker = result["seed"], result["checker"]
-    if not seed:
-        return Found(bug, False, effort=effort, trouble=result["failure"])
-    controls = run_seeds(bug, seed, seed, profile, 1e9, is_planted=False)
-    quiet = [control for control in controls if control["passed"]]
-    if not quiet:
-        trouble = f"seed {seed} fails without the bug as well ({checker})"
-        return Found(bug, False, effort=effort, trouble=trouble)
-    return Found(bug, True, checker, f"seed {seed}", effort, seed, profile)
+def passes_without(bug: Bug, seed: int, profile: str) -> bool:
+    """The control of a seed."""
+    results = run_seeds(bug, seed, seed, profile, 1e9, is_planted=False)
+    return all(result["passed"] for result in results)

@@ -26,7 +26,7 @@ BUGS = (
         Test(
             f"{_READS}::"
             "test_a_deposed_leader_answers_no_linearizable_read_and_a_session_read_at_once",
-            "assert",
+            "UsageReply",
         ),
     ),
     Bug(
@@ -50,7 +50,7 @@ BUGS = (
         ),
         Test(
             f"{_READS}::test_a_session_read_waits_on_a_follower_for_the_position_it_names",
-            "assert",
+            "UsageReply",
         ),
     ),
     Bug(
@@ -66,7 +66,10 @@ BUGS = (
                 "read.run()",
             ),
         ),
-        Test(f"{_READS}::test_a_confirmed_read_waits_until_its_position_is_applied", "assert"),
+        Test(
+            f"{_READS}::test_a_confirmed_read_waits_until_its_position_is_applied",
+            r"\['a'\] == \[\]",
+        ),
     ),
     Bug(
         "old-answer-of-the-quorum-taken",
@@ -74,7 +77,7 @@ BUGS = (
         "The quorum's answer to a question that was given up is taken for the answer to the "
         "next one.",
         (Edit("server.reads", "Reads.confirmed", "if context != self._context:", "if False:"),),
-        Test(f"{_READS}::test_an_answer_to_a_question_given_up_is_ignored", "assert"),
+        Test(f"{_READS}::test_an_answer_to_a_question_given_up_is_ignored", r"\['a'\] == \[\]"),
     ),
     Bug(
         "reply-to-whoever-waits-at-that-index",
@@ -114,7 +117,7 @@ BUGS = (
         ),
         Test(
             f"{_REPLICA}::test_a_new_leader_goes_on_behind_what_is_not_applied_yet",
-            "offsets do not follow|assert",
+            "offsets do not follow the last",
         ),
     ),
     Bug(
@@ -131,7 +134,7 @@ BUGS = (
         ),
         Test(
             f"{_REPLICA}::test_time_never_goes_back_between_leaders_an_hour_apart",
-            "clock went back|assert",
+            "the log's clock went back",
         ),
     ),
     Bug(
@@ -153,7 +156,7 @@ BUGS = (
         ),
         Test(
             "tests/server/test_forward.py::test_replies_find_their_client_and_their_request_id",
-            "assert",
+            "ids are the link's own",
         ),
     ),
     Bug(
@@ -172,7 +175,7 @@ BUGS = (
         Test(
             "tests/server/test_forward.py::"
             "test_what_may_not_is_never_sent_twice_and_its_outcome_said_to_be_unknown",
-            "assert",
+            r"\[2, 3, 3\] == \[2\]",
         ),
         is_simulated=False,  # the SDK's batches have sessions; older clients' have not
     ),
@@ -192,7 +195,7 @@ BUGS = (
         ),
         Test(
             f"{_JOINING}::test_an_empty_directory_under_a_known_id_is_refused_and_never_votes",
-            "assert",
+            "node 3 failed",
         ),
     ),
     Bug(
@@ -208,7 +211,10 @@ BUGS = (
                 "if message.type is MSG_PROP:",
             ),
         ),
-        Test(f"{_JOINING}::test_a_node_that_recovers_votes_for_nobody_and_never_stands", "assert"),
+        Test(
+            f"{_JOINING}::test_a_node_that_recovers_votes_for_nobody_and_never_stands",
+            "Membership.VOTER",
+        ),
     ),
     Bug(
         "recovering-node-hears-older-terms",
@@ -241,7 +247,10 @@ BUGS = (
                 "pass",
             ),
         ),
-        Test(f"{_JOINING}::test_the_leader_forgets_what_the_lost_disk_had_acknowledged", "assert"),
+        Test(
+            f"{_JOINING}::test_the_leader_forgets_what_the_lost_disk_had_acknowledged",
+            "assert 4 == 0",
+        ),
     ),
     Bug(
         "peer-frame-not-checked",
@@ -258,7 +267,7 @@ BUGS = (
         ),
         Test(
             "tests/wire/test_peer.py::test_every_flipped_bit_is_noticed_before_its_frame_comes_out",
-            "assert|DID NOT RAISE",
+            "DID NOT RAISE PeerProtocolError",
         ),
     ),
     Bug(
@@ -296,7 +305,7 @@ BUGS = (
         Test(
             "tests/server/test_hashes.py::"
             "test_a_replica_whose_memory_was_damaged_stops_and_the_others_go_on",
-            "assert",
+            "DivergedError",
         ),
         is_simulated=False,  # by itself it is harmless: it needs damaged memory to be there
     ),

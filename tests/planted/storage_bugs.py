@@ -63,7 +63,7 @@ BUGS = (
         Test(
             "tests/server/test_replica.py::"
             "test_news_of_a_sync_that_comes_late_acknowledges_nothing_of_what_replaced_it",
-            "assert",
+            "nothing of the new entries is durable here",
         ),
     ),
     Bug(
@@ -129,7 +129,7 @@ BUGS = (
                 "if False:",
             ),
         ),
-        Test(_CRASH, "an entry that nobody wrote|Error"),
+        Test(_CRASH, "an entry that nobody wrote"),
     ),
     Bug(
         "rot-truncated",
@@ -151,7 +151,7 @@ BUGS = (
         Test(
             "tests/storage/test_damage.py::"
             "test_every_flipped_byte_of_the_log_is_refused_or_harmless",
-            "assert|DID NOT RAISE",
+            "assert 1 == 8",
         ),
     ),
     Bug(
@@ -193,7 +193,7 @@ BUGS = (
         "The superblock is written and not synced before its facts are relied upon: a power cut "
         "takes back the vote.",
         (Edit("storage.superblock", "SuperblockFile._write_copy", "self._file.sync()", "pass"),),
-        Test("tests/storage/test_member_crash.py", "CorruptionError|assert"),
+        Test("tests/storage/test_member_crash.py", "a vote was lost"),
     ),
     Bug(
         "snapshot-installed-over-the-old-log",
@@ -208,7 +208,7 @@ BUGS = (
                 "pass",
             ),
         ),
-        Test("tests/storage/test_install.py", "CorruptionError|Error|assert"),
+        Test("tests/storage/test_install.py", "RottenEntryError"),
     ),
     Bug(
         "retention-past-the-snapshot",
@@ -256,7 +256,7 @@ BUGS = (
         Test(
             "tests/storage/test_raft_log.py::"
             "test_a_commit_heard_of_before_its_entries_came_is_not_believed_of_others",
-            "assert",
+            "assert 10 == 7",
         ),
     ),
     Bug(
