@@ -82,6 +82,8 @@ def test_a_follower_acknowledges_only_after_its_sync(w: World) -> None:
     assert follower.sync.is_asked
     before = follower.node.wal.synced_index
     assert all(index <= before for index in acknowledged(w, 2, 1))
+    believed = w.nodes[1].node.replica.raft.status().progress[2].match
+    assert believed <= before, "the leader has heard of no entry that is not durable there"
     w.settle()
     assert [client.stored(one) for one in asked] == [LARGE] * 3
 
