@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from unimeter.engine import entries
 from unimeter.engine.catalog import put_body
 from unimeter.engine.machine import Machine
-from unimeter.types import AggType, AlertThreshold, DimensionFilter, MetricSchema
+from unimeter.types import AggType, AlertThreshold, DimensionFilter, MetricSchema, Outcome
 from unimeter.wire import messages
 
 from .twin import Batch, Twin
@@ -78,6 +82,41 @@ def test_restoring_after_any_entry_changes_no_byte_of_what_follows(
             restored = Machine.restore(state(restored))
         assert state(restored) == state(whole), f"after entry {index}"
     whole.check_invariants()
+
+
+def test_what_was_counted_and_what_has_fired_is_known_after_a_restore() -> None:
+    twin = Twin(NOW)
+    twin.put(MetricSchema("m", AggType.SUM, thresholds=[AlertThreshold("t", 3, False)]))
+
+    def send(ident: str, value: int) -> list[Outcome]:
+        row = messages.IngestRow(7, "m", value, NOW, 0, (), ident)
+        return twin.ingest(Batch((row,)))[0]
+
+    assert send("first", 5) == [Outcome.STORED]
+    twin.machine = Machine.restore(state(twin.machine))
+    assert send("first", 5) == [Outcome.DUPLICATE]
+    assert send("back", -4) == [Outcome.STORED]
+    twin.machine = Machine.restore(state(twin.machine))
+    assert send("again", 6) == [Outcome.STORED]
+    assert twin.machine.counter.alert_count == 1, "it fires once in a period"
+
+
+def test_a_snapshot_is_the_same_bytes_in_every_process() -> None:
+    """Nothing in it depends on the order of a set, or on how a process hashes strings."""
+    code = (
+        "import tests.conftest; from tests.engine.test_snapshot import long_log; "
+        "print(long_log().machine.state_hash())"
+    )
+    root = Path(__file__).resolve().parents[2]
+    found = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1, "another order in another process"
+    assert found == {f"{long_log().machine.state_hash()}\n"}
 
 
 def test_bytes_that_are_no_snapshot_are_refused() -> None:

@@ -91,6 +91,11 @@ BUGS = (
                 "if vote and (block.term, block.vote) != (term, vote):",
             ),
         ),
+        Test(
+            "tests/storage/test_raft_log.py::"
+            "test_a_term_is_durable_before_anybody_is_voted_for_in_it",
+            "HardState",
+        ),
     ),
     Bug(
         "figure-8",

@@ -181,6 +181,13 @@ def test_a_vote_is_durable_and_written_only_when_it_is_another() -> None:
         log.persist_vote(3, 0)
 
 
+def test_a_term_is_durable_before_anybody_is_voted_for_in_it() -> None:
+    disk = MemoryDisk(faults=True)
+    RaftLog(open_member(disk)).persist_vote(4, 0)
+    again = open_member(disk.crash(Random(1), 0.0))
+    assert RaftLog(again).initial_state()[0] == HardState(4, 0, 1)
+
+
 def test_staged_entries_replace_a_suffix_only_when_nothing_is_staged() -> None:
     disk = MemoryDisk()
     log = filled(disk, cache=1 << 20)
