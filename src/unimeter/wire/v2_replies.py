@@ -256,22 +256,29 @@ def _put_partition_map(writer: Writer, reply: PartitionMapReply) -> None:
 def _get_partition_map(reader: Reader) -> PartitionMapReply:
     addresses = ["", *(reader.text8("address") for _ in range(reader.count(U16, "addresses", 1)))]
     routes: list[PartitionRoute] = []
+    known: dict[bytes, list[str]] = {}  # runs differ in few ways: their order of nodes
     for _ in range(reader.count(U16, "runs", 5)):
         length = reader.u16("run length")
-        nodes = [_address_at(addresses, reader) for _ in range(reader.u8("number of nodes"))]
+        indexes = reader.take(2 * reader.u8("number of nodes"), "address indexes")
+        nodes = known.get(indexes)
+        if nodes is None:
+            nodes = known[indexes] = _addresses_at(addresses, indexes)
         if not nodes or length == 0 or len(routes) + length > PARTITION_COUNT:
             raise ProtocolError(f"partition run of {length} partitions and {len(nodes)} nodes")
-        routes.extend(PartitionRoute(nodes[0], nodes[1:]) for _ in range(length))
+        for _ in range(length):
+            routes.append(PartitionRoute(nodes[0], nodes[1:]))
     if len(routes) != PARTITION_COUNT:
         raise ProtocolError(f"map of {len(routes)} partitions; expected {PARTITION_COUNT}")
     return PartitionMapReply(routes)
 
 
-def _address_at(addresses: list[str], reader: Reader) -> str:
-    index = reader.u16("address index")
-    if index >= len(addresses):
-        raise ProtocolError(f"address {index} of a table of {len(addresses) - 1}")
-    return addresses[index]
+def _addresses_at(addresses: list[str], indexes: bytes) -> list[str]:
+    found = []
+    for (index,) in U16.iter_unpack(indexes):
+        if index >= len(addresses):
+            raise ProtocolError(f"address {index} of a table of {len(addresses) - 1}")
+        found.append(addresses[index])
+    return found
 
 
 def _put_metric_list(writer: Writer, reply: MetricListReply) -> None:
