@@ -57,6 +57,8 @@ LATER: Final = ("later1", "later2")
 TEMPORARY: Final = "temp"
 UNKNOWN: Final = "nobody"  # never made
 
+ZONED_HOURS = 0.05  # of the metrics with hours in a zone
+
 
 @dataclass
 class Catalog:
@@ -100,6 +102,11 @@ def draw_schema(chance: Chance, code: str, agg: AggType, kind: PeriodType) -> Me
     """A definition that the rules allow."""
     keys = chance.sample(DIMENSIONS, chance.pick((0, 1, 1, 2, 3)))
     is_unique = agg == AggType.COUNT_UNIQUE
+    resolution = chance.pick(tuple(Resolution))
+    zone = "UTC" if kind == PeriodType.FIXED else chance.pick(ZONES)
+    if kind == PeriodType.HOUR or resolution == Resolution.HOUR:
+        # The hours of a zone are a table of a century, megabytes that every start copies.
+        zone = zone if chance.hit(ZONED_HOURS) else "UTC"
     return MetricSchema(
         code,
         agg,
@@ -109,8 +116,8 @@ def draw_schema(chance: Chance, code: str, agg: AggType, kind: PeriodType) -> Me
         filters=[DimensionFilter(key, list(chance.pick(((), ALLOWED)))) for key in keys],
         thresholds=[draw_threshold(chance, f"t{n}") for n in range(chance.pick((0, 1, 2, 3)))],
         period=chance.pick(LENGTHS) if kind == PeriodType.FIXED else None,
-        zone="UTC" if kind == PeriodType.FIXED else chance.pick(ZONES),
-        resolution=chance.pick(tuple(Resolution)),
+        zone=zone,
+        resolution=resolution,
     )
 
 

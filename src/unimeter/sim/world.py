@@ -279,7 +279,7 @@ class World:
         if self.failure is not None:
             raise self.failure
         self.people.check_end()
-        for machine in self.machines.values():
+        for machine in self.chance.sample(list(self.machines.values()), 1):
             self._verify(machine)
         if self.failure is not None:
             raise self.failure
