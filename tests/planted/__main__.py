@@ -54,8 +54,8 @@ def main(
             results.append(result)
             word = "found" if result.is_found else "[red]NOT FOUND[/red]"
             console.print(f"{word}  {result.bug.name}: {result.finder} {result.effort}")
-            if result.trouble:
-                console.print(f"  {result.trouble}", markup=False)
+            if result.trouble or result.sentence:
+                console.print(f"  {result.trouble or result.sentence[:300]}", markup=False)
     console.print(result_table(results))
     if is_kept:
         keep(results)

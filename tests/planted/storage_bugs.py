@@ -15,16 +15,10 @@ BUGS = (
         "(fsyncgate, found in PostgreSQL in 2018).",
         (
             Edit(
-                "storage.wal",
-                "Wal._write_all",
-                "self._take_over(staged[:count], active.write(staged[:count], self.synced_index))",
-                """
-                try:
-                    written = active.write(staged[:count], self.synced_index)
-                except FatalStorageError:
-                    written = active.write(staged[:count], self.synced_index)
-                self._take_over(staged[:count], written)
-                """,
+                "storage.active",
+                "ActiveSegment.write",
+                "except DiskFullError:",
+                "except FatalStorageError:\n    self.file.sync()\nexcept DiskFullError:",
             ),
             Edit("storage.wal", "Wal._fail", "self._failure = error", "pass"),
         ),
