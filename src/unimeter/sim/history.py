@@ -23,6 +23,7 @@ from unimeter.errors import (
     BackpressureError,
     ConnectionError,
     DeadlineExceededError,
+    ServerError,
     SessionExpiredError,
     UnimeterError,
 )
@@ -35,7 +36,7 @@ ANSWER = "answer"
 REFUSED = "refused"  # an answer too: the request can't succeed as it is
 KILLED = "killed"  # the client's process was
 _NOTHING_DONE = (BackpressureError, ConnectionError)
-_BLAMES_THE_WORLD = (*_NOTHING_DONE, DeadlineExceededError, SessionExpiredError)
+_BLAMES_THE_WORLD = (*_NOTHING_DONE, DeadlineExceededError, SessionExpiredError, ServerError)
 
 
 @dataclass(eq=False)

@@ -72,9 +72,9 @@ class AnswersEqualModel(ClientCheck):
     may_be_damaged = True
 
     def on_end(self, call: Call) -> None:
+        if met_damage(call) and not self.may_be_damaged:
+            self.fail(f"{call}: {call.error}; nothing is damaged in this world")
         if not isinstance(call.request, Read) or not tells(call):
-            return
-        if met_damage(call) and self.may_be_damaged:
             return
         if call.position > self.log.position:
             self.fail(f"{call} was answered at {call.position}; applied is {self.log.position}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from unimeter.errors import ServerError
 from unimeter.sim.client_check import ClientCheck, Log, met_damage
 from unimeter.sim.history import KILLED, Call, History, Stream
 from unimeter.types import AlertRecord
@@ -40,8 +41,9 @@ class AlertsOnce(ClientCheck):
 class CallsEnd(ClientCheck):
     """P10: in a healed world calls get answers, and no call ever outlives its deadline.
 
-    A call may blame the world if it began, with its deadline, before things had settled. Does
-    not check how fast an answer is.
+    Nor does one end with a failure of the node's own, unless a read met damage. A call may
+    blame the world if it began, with its deadline, before things had settled. Does not check
+    how fast an answer is.
     """
 
     def __init__(self, log: Log) -> None:
@@ -56,6 +58,8 @@ class CallsEnd(ClientCheck):
         ):
             self.fail(f"{call} ended {(call.ended_ns - call.began_ns) / 1e9:.1f} s after its "
                       f"beginning; its deadline was {call.timeout_ns / 1e9:.1f} s")  # fmt: skip
+        if isinstance(call.error, ServerError) and not met_damage(call):
+            self.fail(f"{call}: {call.error}")
         if self.healed_ns < 0 or call.is_answered or met_damage(call):
             return
         waited = call.ended_ns - max(call.began_ns, self.healed_ns)
