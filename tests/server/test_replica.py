@@ -482,6 +482,47 @@ def test_what_a_full_disk_kept_is_dropped_where_another_leader_replaced_it(w: Wo
     w.check_same()
 
 
+def test_what_a_full_disk_kept_is_not_acknowledged_to_the_leader_it_came_from() -> None:
+    """Node 3 holds entries of node 1 in memory, and those of node 2 take their place.
+
+    Node 1 still believes that it leads: with an answer of node 3 that claims its entries it
+    would count a copy that never was.
+    """
+    w = World(5)
+    w.elect(1)
+    w.make_metric()
+    w.isolate(1, 3)
+    fill_up(w.nodes[3])
+    client = w.client(1)
+    for n in range(3):
+        client.ingest(7, LARGE, first=LARGE * n)
+    w.settle()
+    group = w.nodes[3].node.replica.group
+    assert group._to_stage and group._pending
+    w.elect(2, only=[2, 4, 5])
+    claimed: list[int] = []
+
+    def note(sender: int, to: int, kind: int, payload: bytes) -> bool:
+        if (sender, to) == (3, 1) and _acknowledges(kind, payload):
+            message = decode_message(memoryview(bytearray(payload)))
+            claimed.append(message.index - w.nodes[3].node.wal.synced_index)
+        return False
+
+    w.lost = note
+    w.cuts.clear()
+    w.cut(*((1, node) for node in (2, 3, 4, 5)), *((node, 1) for node in (2, 4, 5)))
+    term = w.nodes[2].node.replica.term
+    w.until(lambda: w.nodes[3].node.replica.raft._core.log.last_term == term)
+    make_room(w, 3)
+    w.until(lambda: w.nodes[3].node.wal.last_term == term)
+    assert [more for more in claimed if more > 0] == [], "entries that are on no disk of node 3"
+    w.lost = lambda *_: False
+    w.heal()
+    w.tick(20)
+    w.check_same()
+    w.close()
+
+
 def test_a_snapshot_ends_the_waiting_of_a_follower_whose_disk_is_full() -> None:
     """What it could not write is in the snapshot; its answer is not stuck behind that."""
     bounds = WalLimits(segment_bytes=4096, segment_bytes_first=4096, background=False)
