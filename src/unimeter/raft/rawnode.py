@@ -99,6 +99,16 @@ class RawNode:
         self.messages_dropped = 0  # late, from a stranger, or for another role
         self.proposals_dropped = 0
 
+    # For who watches from outside
+
+    def term_of(self, index: int) -> int:
+        """The term of an entry, on disk or not yet; raises Compacted or Unavailable."""
+        return self._core.log.term(index)
+
+    def entry(self, index: int) -> Entry:
+        """An entry, on disk or not yet; raises Compacted or what the storage raises."""
+        return self._core.log.slice(index, index + 1, 0)[0]
+
     # Inputs
 
     def tick(self) -> None:

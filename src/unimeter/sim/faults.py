@@ -31,6 +31,7 @@ SHORT_NS = (20 * MILLISECOND, 1500 * MILLISECOND)  # how long a fault lasts
 LONG_NS = (200 * MILLISECOND, 5000 * MILLISECOND)
 DARK_NS = (100 * MILLISECOND, 3000 * MILLISECOND)  # without power
 
+REPLY_BYTES_MIN = 40  # a shorter one acknowledges nothing
 REFUSALS_MAX = 3  # starts that a damaged disk refuses; then the operator takes a new one
 
 
@@ -43,7 +44,6 @@ class Faults:
         self._is_over = False
         self._down_for_good: set[int] = set()
         self._reply_trap = False
-        world.network.on_write = self._on_write
 
     def begin(self) -> None:
         """Let each fault of this seed come for the first time some time."""
@@ -174,10 +174,9 @@ class Faults:
         self._reply_trap = True
         return "armed"
 
-    def _on_write(self, end: SimTransport, data: bytes) -> None:
-        if not self._reply_trap or end.process.ip not in self._node_ips:
-            return
-        if end.peer.process.ip in self._node_ips or len(data) < 40:
+    def on_reply(self, end: SimTransport, data: bytes) -> None:
+        """A node writes to a client."""
+        if not self._reply_trap or len(data) < REPLY_BYTES_MIN:
             return
         self._reply_trap = False
         end.out.push(data)  # the client still hears of it

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from unimeter.sim.chance import Chance
 from unimeter.sim.client_checks import ClientChecks
 from unimeter.sim.clients import SimClient
-from unimeter.sim.history import History
+from unimeter.sim.history import ANSWER, Call, History
 from unimeter.sim.machines import CLIENT_PORT
 from unimeter.sim.platform import START_NS
 from unimeter.sim.process import Process
 from unimeter.sim.scheduler import MILLISECOND
 from unimeter.sim.workload import Workload, WorkloadOptions
+from unimeter.wire.messages import IngestReply
 
 if TYPE_CHECKING:
     from unimeter.sim.world import World
@@ -45,6 +46,7 @@ class People:
             ),
         )
         self.checks = ClientChecks(self.history, world.auditor)
+        self.history.on_end.append(self._ended)
         self.ips = [f"10.0.1.{n}" for n in range(1, len(self.workload.clients) + 1)]
         skews = chance.fork("clocks")
         self._skews = [skews.between(-options.skew_ns, options.skew_ns) for _ in self.ips]
@@ -83,13 +85,22 @@ class People:
         client = chance.pick(running)
         process = self._processes[client.name]
         self.world.story.tell("kill", client.name)
+        if any(call.is_open and call.client == client.name for call in self.history.calls):
+            self.world.reach("client killed in a call")
         self.world.bury(None, process)
         process.die()
         self.world.network.process_died(process, is_silent=chance.hit(0.3))
         client.killed()
-        self.world.reach("client killed")
         self.world.scheduler.after(chance.between(*BACK_NS), self._start, client)
         return client.name
+
+    def _ended(self, call: Call) -> None:
+        """A client has an answer: is it on the disks of a majority at this very moment?"""
+        reply = call.response
+        if isinstance(reply, IngestReply) and call.outcome == ANSWER:
+            self.world.acknowledged(call.position)
+            if reply.is_remembered:
+                self.world.reach("remembered reply")
 
     def healed(self) -> None:
         """Nothing goes wrong any more."""

@@ -13,6 +13,7 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING
 
+from unimeter.sim.frame_names import frame_name
 from unimeter.sim.scheduler import MILLISECOND
 from unimeter.wire.peer import RAFT
 
@@ -61,8 +62,9 @@ class Pipe:
             return
         number = network.next_number()
         kind = data[_KIND_AT] if self.is_peer and len(data) > _KIND_AT else 0
+        name = frame_name(data, self.is_peer)
         network.story.tell(
-            "send", self.source.process.name, self.target.process.name, number, kind, len(data)
+            "send", self.source.process.name, self.target.process.name, number, name, len(data)
         )
         if self.is_peer:
             if weather.flipped and chance.hit(weather.flipped):

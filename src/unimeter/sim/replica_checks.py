@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unimeter.engine.entries import NOOP
+from unimeter.errors import DataError
 from unimeter.raft.messages import LEADER, Entry
-from unimeter.raft.storage import Compacted
+from unimeter.raft.storage import Compacted, Unavailable
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.platform import DATA_DIR
 
@@ -53,6 +54,9 @@ class ReplicaCheck:
     def gone(self, machine: Machine) -> None:
         """A process has ended."""
 
+    def acknowledged(self, position: int) -> None:
+        """A client has been told that its batch, in this entry or before, is stored."""
+
     def fail(self, sentence: str) -> None:
         """The promise is broken."""
         raise CheckFailed(type(self).__name__, sentence)
@@ -70,6 +74,8 @@ class OneLeaderPerTerm(ReplicaCheck):
     def turn(self, machine: Machine) -> None:
         raft = machine.node.replica.raft
         if raft.role is LEADER:
+            if raft.term not in self.leaders:
+                machine.world.story.tell("lead", machine.name, raft.term)
             leader = self.leaders.setdefault(raft.term, machine.name)
             if leader != machine.name:
                 self.fail(f"{leader} and {machine.name} both lead in term {raft.term}")
@@ -147,8 +153,8 @@ class LogMatching(ReplicaCheck):
         if index <= machine.node.machine.applied:
             return
         try:
-            (entry,) = replica.raft.log.entries(index, index + 1, 0)
-        except Exception:  # damaged or removed just now: whoever needs it finds out
+            entry = replica.raft.entry(index)
+        except (Compacted, Unavailable, DataError):  # whoever needs it finds out
             return
         found = zlib.crc32(entry.body), entry.kind
         known = self._by_place.setdefault((index, entry.term), found)

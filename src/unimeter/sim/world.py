@@ -24,6 +24,7 @@ from unimeter.server.node import Node
 from unimeter.sim import replica_checks
 from unimeter.sim.auditor import Auditor
 from unimeter.sim.chance import Chance
+from unimeter.sim.claims import ClaimsAreDurable
 from unimeter.sim.disk import shown
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.faults import Faults
@@ -34,8 +35,9 @@ from unimeter.sim.people import People
 from unimeter.sim.platform import DATA_DIR, START_NS
 from unimeter.sim.process import Process
 from unimeter.sim.scheduler import MILLISECOND, SECOND, Scheduler
-from unimeter.sim.situations import situation_of
+from unimeter.sim.situations import Situations
 from unimeter.sim.story import Story
+from unimeter.sim.transport import SimTransport
 from unimeter.storage.verify import verify
 
 RESTART_NS = (50 * MILLISECOND, 1500 * MILLISECOND)  # a supervisor starts what has stopped
@@ -68,6 +70,8 @@ class World:
         self.auditor = Auditor()
         self.log = replica_checks.LogMatching()
         self.durable = replica_checks.AcknowledgedIsDurable(self.log, self.machines)
+        self.claims = ClaimsAreDurable(self.machines)
+        self.situations = Situations(self)
         self.equal = replica_checks.ReplicasEqual()
         self.snapshots = replica_checks.SnapshotsEqual()
         self.checks: list[replica_checks.ReplicaCheck] = [
@@ -78,9 +82,13 @@ class World:
             self.equal,
             self.snapshots,
             self.durable,
+            self.claims,
+            self.situations,
         ]
         self.people = People(self, chance.fork("people"))
         self.faults = Faults(self, chance.fork("faults"))
+        self._by_ip = {machine.ip: machine for machine in self.machines.values()}
+        self.network.on_write = self._written
         self._refusals: Counter[int] = Counter()
 
     # --- the run ----------------------------------------------------------------------
@@ -157,9 +165,7 @@ class World:
     def said(self, machine: Machine, sentence: str) -> None:
         """A node told its operator something."""
         self.story.tell("said", machine.name, shown(sentence))
-        situation = situation_of(sentence)
-        if situation:
-            self.reach(situation)
+        self.situations.said(machine, sentence)
 
     def after_turn(self, machine: Machine) -> None:
         """A node's loop has turned."""
@@ -195,7 +201,27 @@ class World:
             return False
         self.auditor.committed(entry.index, entry.term, entry.kind, entry.timestamp_ns, entry.body)
         self.story.tell("commit", machine.name, entry.index, entry.term, entry.kind)
+        self.situations.committed(entry, self.auditor.expected(entry.index))
         return True
+
+    def acknowledged(self, position: int) -> None:
+        """A client has been told that the batch at a position is stored."""
+        if position:  # version 1 is told none
+            self._check(lambda one: one.acknowledged(position))
+
+    def _written(self, end: SimTransport, data: bytes) -> None:
+        """A process gives bytes to a socket."""
+        machine = self._by_ip.get(end.process.ip)
+        if machine is None:
+            return
+        if end.peer.process.ip in self._by_ip:
+            if self.failure is None:
+                try:
+                    self.claims.sent(machine, data)
+                except CheckFailed as failure:
+                    self.fail(failure)
+        else:
+            self.faults.on_reply(end, data)
 
     def node_ready(self, machine: Machine) -> None:
         """A node has opened its directory: what it recovered is what the log says."""
@@ -229,6 +255,7 @@ class World:
             self.reach("a start failed because the disk was full")
         elif isinstance(error, DataError) and machine.damage:
             self.reach("damage was refused at a start")
+            self.situations.damage_found(machine)
             self._refusals[machine.node_id] += 1
             self.faults.damage_refused(machine, self._refusals[machine.node_id])
         else:
