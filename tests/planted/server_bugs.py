@@ -318,6 +318,7 @@ BUGS = (
             f"{_REPLICA}::test_a_deposed_leaders_entries_are_refused_once_others_stand_in_their_place",
             "assert",
         ),
+        is_simulated=False,  # the SDK asks elsewhere, so that it is slow and no more
     ),
     Bug(
         "held-requests-forgotten",
