@@ -140,7 +140,7 @@ class SimClient(ABC):
             step = self.plan.steps[self.place]
             self.place += 1  # a step that a kill interrupts is not begun again
             if isinstance(step, Rest):
-                await asyncio.sleep(step.seconds / (HURRY if self.stage.is_healed else 1))
+                await asyncio.sleep(self._patience(step.seconds))
             else:
                 await self.do(step)
         self.is_idle = True
@@ -149,6 +149,9 @@ class SimClient(ABC):
         if not self.is_closed:
             await self.close()
         self.is_closed = True
+
+    def _patience(self, seconds: float) -> float:
+        return seconds / HURRY if self.stage.is_healed else seconds
 
     async def _wait_for_metrics(self) -> None:
         loop = asyncio.get_running_loop()
@@ -287,7 +290,7 @@ class SdkClient(SimClient):
                 self._alerts = None
         alerts = await self._subscribed(10.0)
         try:
-            async with asyncio.timeout(step.seconds):
+            async with asyncio.timeout(self._patience(step.seconds)):
                 while True:
                     self._saved = await alerts.take()
         except TimeoutError:

@@ -126,7 +126,11 @@ class Machine:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if server.failure is None:
             self.is_ready = False
-            await server.stop()
+            try:
+                await server.stop()
+            except DataError as error:
+                self.ended(process, error)
+                return
             self.world.reach("a node was stopped in order")
         self.ended(process, server.failure)
 

@@ -57,7 +57,7 @@ class Situations(ReplicaCheck):
 
     def damage_found(self, machine: Machine) -> None:
         """A node has found that something on its disk is wrong."""
-        if any("misdirect" in damage.told for damage in machine.disk.standing_damage()):
+        if any(" went to byte " in damage.told for damage in machine.disk.standing_damage()):
             self._reach("misdirected write found")
 
     # --- what nodes do -------------------------------------------------------------------

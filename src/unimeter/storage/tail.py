@@ -94,6 +94,14 @@ def cut(file: File, position: int, limit: int) -> int:
     return cleaned
 
 
+def write_again(file: File, position: int, end: int) -> None:
+    """Write the same bytes in the same place, so that the next sync has something to do."""
+    while position < end:
+        piece = file.read(position, min(len(ZEROS), end - position))
+        file.write(position, [piece])
+        position += len(piece)
+
+
 def any_set(data: bytes) -> bool:
     """Whether a byte is not zero (one memcmp)."""
     return data != (ZEROS if len(data) == len(ZEROS) else ZEROS[: len(data)])

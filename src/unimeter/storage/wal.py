@@ -199,8 +199,10 @@ class Wal:
             self._active = ActiveSegment(file, segment)
         file = self._active.file
         walk = Walk(file, segment)
-        term = 0
+        term, doubtful = 0, 0
         for entry in walk:
+            if entry.index > witness and not doubtful:
+                doubtful = walk.entry_position
             if entry.term != term:
                 term = entry.term
                 self._terms.note(entry.index, term)
@@ -209,7 +211,12 @@ class Wal:
         self._active.take_over_from(walk)
         self._go_on_after_active(walk.next_index - 1)
         # What was read may still be in the page cache only: the process before this one
-        # may have been killed between its write and its sync. Durable means durable.
+        # may have been killed between its write and its sync, or its sync may have failed.
+        # After a failed one the kernel takes those pages for clean, and no sync writes them
+        # (Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC
+        # 2020): so they are written again. Durable means durable.
+        if doubtful:
+            tail.write_again(file, doubtful, walk.position)
         file.sync()
 
     def _go_on_after_active(self, index: int) -> None:
