@@ -190,6 +190,8 @@ class Subscription:
         self._address = step.address
         self._link = link = await open_link(self._core, step, self._take, self._lost.set)
         packet_type, payload = v2.encode_request(self._request)
+        # Alerts that come together with the reply are taken before it: they move the request on.
+        is_from_now = self._request.after is None
         reply = await link.exchange(packet_type, payload, step.until, step.silence)
         response = decode(packet_type, reply)[1]
         if isinstance(response, ErrorReply):
@@ -201,7 +203,7 @@ class Subscription:
             raise ServerError(f"unexpected reply to a subscription: {response!r}")
         self._core.router.answered(step.address)
         self._avoid = ""
-        if self._request.after is None:
+        if is_from_now:
             self._position = max(self._position, response.after)
         self._received = max(self._received, response.after)
         self._request = replace(self._request, after=self._received)

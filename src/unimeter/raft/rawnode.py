@@ -105,10 +105,6 @@ class RawNode:
         """The term of an entry, on disk or not yet; raises Compacted or Unavailable."""
         return self._core.log.term(index)
 
-    def entry(self, index: int) -> Entry:
-        """An entry, on disk or not yet; raises Compacted or what the storage raises."""
-        return self._core.log.slice(index, index + 1, 0)[0]
-
     # Inputs
 
     def tick(self) -> None:

@@ -157,7 +157,7 @@ def _metric_put(node: Node, request: m.MetricPut, done: Done) -> None:
 
 
 def _metric_delete(node: Node, request: m.MetricDelete, done: Done) -> None:
-    node.machine.catalog.find(request.code)
+    # Whether there is such a metric the log decides: a leader may not have applied all of it yet.
     _propose(node, entries.METRIC_DELETE, request.code.encode(), done)
 
 

@@ -260,6 +260,7 @@ class Machine:
         assert self.process is None
         self.disk.lose()
         self.disk.capacity = None
+        self.disk.fail_sync = self.disk.fail_write = None
         self.was_ready = False
         self.is_recovering = True
         self.make_recovering()

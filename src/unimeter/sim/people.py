@@ -45,7 +45,11 @@ class People:
                 nodes=options.nodes,
             ),
         )
-        self.checks = ClientChecks(self.history, world.auditor)
+        self.checks = ClientChecks(
+            self.history,
+            world.auditor,
+            may_be_damaged=bool({"rot", "misdirect"} & set(options.faults)),
+        )
         self.history.on_end.append(self._ended)
         self.ips = [f"10.0.1.{n}" for n in range(1, len(self.workload.clients) + 1)]
         skews = chance.fork("clocks")

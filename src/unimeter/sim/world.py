@@ -190,7 +190,7 @@ class World:
         """Entries that a start replayed and that nobody had counted before: a lone node's."""
         first = self.auditor.position + 1
         if upto >= first:
-            for entry in node.replica.log.entries(first, upto + 1, 0):
+            for entry in node.wal.read(first, upto):
                 self._audit_entry(machine, entry)
 
     def _audit_entry(self, machine: Machine, entry: Entry) -> bool:
@@ -225,7 +225,8 @@ class World:
 
     def node_ready(self, machine: Machine) -> None:
         """A node has opened its directory: what it recovered is what the log says."""
-        self._refusals[machine.node_id] = 0
+        if not machine.damage:
+            self._refusals[machine.node_id] = 0
         self._check(lambda one: one.ready(machine))
         state = machine.node.machine
         try:

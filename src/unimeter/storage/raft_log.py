@@ -132,6 +132,13 @@ class RaftLog:
             self._opened.note_rotten(index)
             self.rotten.add(index)
 
+    def maybe_recent(self, index: int) -> Entry | None:
+        """The entry, if it is in memory; reads nothing. For who watches from outside."""
+        recent = self._recent
+        if len(recent) and recent.first_index <= index <= recent.last_index:
+            return recent.slice(index, index + 1)[0]
+        return None
+
     # --- the host's duties ---------------------------------------------------------
 
     def persist_vote(self, term: int, vote: int) -> None:

@@ -163,7 +163,9 @@ class SuperblockFile:
         if bad is not None:
             opened._write_copy(bad)
             opened.mended = f"{path}: copy {bad} was damaged and was written anew from the others"
-        # A crash between the two copies of a pair leaves the second one behind.
+        # A crash between the two copies of a pair leaves the second one behind; and after a
+        # sync that failed, the first one may be in the page cache only.
+        opened._write_copy(pair)
         opened._write_copy(pair + 1)
         return opened
 
