@@ -36,14 +36,14 @@ class Mending:
 
     def tick(self) -> None:
         """Ask for what is damaged, if anything is."""
-        rotten = self.cluster.node.replica.log.rotten
+        rotten = self.cluster.node.replica.log.first_rotten()
         if self._asked:
             self._ticks += 1
             if self._ticks < ASK_TICKS:
                 return
         self._asked = 0
         if rotten:
-            self._ask(min(rotten))
+            self._ask(rotten)
 
     def _ask(self, index: int) -> None:
         peers = self.cluster.peers

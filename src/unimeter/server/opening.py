@@ -8,6 +8,7 @@ first event and a log that fills the disk with zeros has no room for a snapshot.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from unimeter import limits
 from unimeter.errors import DataError, RottenEntryError, WrongDirectoryError
@@ -27,7 +28,16 @@ from unimeter.storage.wal import WalLimits
 from unimeter.types import Membership
 from unimeter.wire.peer_hello import PeerHello
 
-__all__ = ["MEMORY", "Progress", "fit_segment_bytes", "open_member", "open_node"]
+__all__ = [
+    "MEMORY",
+    "Place",
+    "Progress",
+    "fit_segment_bytes",
+    "open_member",
+    "open_node",
+    "open_place",
+    "run_node",
+]
 
 SEGMENT_BYTES_MIN = 1024 * 1024
 REPAIRS_MAX = 64  # damaged entries at one start; more is a disk that is dying
@@ -42,6 +52,15 @@ def fit_segment_bytes(volume: int) -> int:
     return max(SEGMENT_BYTES_MIN, min(limits.SEGMENT_BYTES, share))
 
 
+@dataclass(frozen=True)
+class Place:
+    """A directory that is open, and what a node on it has to know besides."""
+
+    opened: Opened
+    members: Members | None
+    volume: int  # bytes of the disk under it; 0 = unknown
+
+
 def open_node(
     config: Config,
     host: Host,
@@ -51,17 +70,31 @@ def open_node(
 ) -> Node:
     """Open `config.data_dir` (``:memory:`` = nowhere), replay it, and run a node on it.
 
+    All of it in the host's thread; a host with a loop takes the two steps one by one.
+    """
+    place = open_place(config, host.inline, progress, say or host.notice, platform)
+    return run_node(config, place, host, platform)
+
+
+def open_place(
+    config: Config,
+    inline: bool,
+    progress: Progress | None,
+    say: Callable[[str], None],
+    platform: Platform,
+) -> Place:
+    """The long part, in any thread: open the directory and replay it.
+
     Raises DataError with what was expected and found where the directory can't be
     used. Sentences about what was mended go to `say`. A member of a cluster asks its peers
     for an entry that is damaged here, and puts it back in its place.
     """
-    say = say or host.notice
     members = members_of(config)
     disk, path, volume = platform.open_disk(config.data_dir)
     segment_bytes = config.segment_bytes or (
         fit_segment_bytes(volume) if volume else SEGMENT_BYTES_MIN
     )
-    bounds = platform.wal_limits(segment_bytes, host.inline)
+    bounds = platform.wal_limits(segment_bytes, inline)
     if members is None:
         opened = open_directory(
             disk,
@@ -77,6 +110,12 @@ def open_node(
         opened = open_member(disk, path, members, bounds, progress, say, platform)
     for note in opened.notes:
         say(note)
+    return Place(opened, members, volume)
+
+
+def run_node(config: Config, place: Place, host: Host, platform: Platform) -> Node:
+    """The short part, in the host's thread: a node that is alone begins to work at once."""
+    opened, members = place.opened, place.members
     node = Node(
         opened,
         host,
@@ -90,7 +129,7 @@ def open_node(
         config.snapshot_log_bytes,
         config.disk_free_bytes_min,
         RetentionPolicy(config.retention_age * 10**9, config.retention_bytes),
-        volume,
+        place.volume,
     )
     return node
 

@@ -37,7 +37,7 @@ from unimeter.server.http import TEXT, HttpPages, Page
 from unimeter.server.members import members_of
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
-from unimeter.server.opening import open_node
+from unimeter.server.opening import Place, open_place, run_node
 from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
 
 __all__ = ["ListenError", "Server"]
@@ -191,14 +191,17 @@ class Server:
                 share = 100 * done // max(1, total)
                 self.say(f"replaying the log: {share} %, {events:,} events")
 
-        def work() -> Node:
-            return open_node(self.config, self.clients, progress, self.say, self.platform)
+        def work() -> Place:
+            inline = self.clients.inline
+            return open_place(self.config, inline, progress, self.say, self.platform)
 
         opener = self.platform.workers(1, "unimeter-open")
         try:
-            return await asyncio.wrap_future(opener.submit(work))
+            place = await asyncio.wrap_future(opener.submit(work))
         finally:
             opener.shutdown(wait=False)
+        # A node that is alone begins at once to call its host, whose methods are the loop's.
+        return run_node(self.config, place, self.clients, self.platform)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: housekeeping of the node, and of clients that do not read."""

@@ -196,7 +196,7 @@ class Content:
                 place = patch.offset + at
                 self.durable[place] = self.data[place] = patch.before[at]
         patch.marks[:] = bytes(len(patch.marks))
-        self.patches.remove(patch)
+        self.patches = [one for one in self.patches if one is not patch]
 
     def _trim(self, start: int, stop: int) -> None:
         for patch in self.patches:

@@ -107,7 +107,7 @@ class Damages:
 
     def heal(self, content: Content) -> int:
         """Put the right bytes back in one file; how many places."""
-        patches = list(content.patches)
+        patches = content.patches[::-1]  # what was there before the newest may be another's damage
         for patch in patches:
             content.heal(patch)
         return len(patches)

@@ -84,6 +84,8 @@ class Faults:
             machine.disk.capacity = None
             machine.disk.fail_sync = machine.disk.fail_write = None
             machine.cut_in(-1, machine.kill)
+            if world.options.nodes == 1:
+                machine.disk.heal()
             if node_id not in left_down:
                 machine.power_on()
                 world.restart_later(machine)

@@ -181,7 +181,8 @@ class Machine:
         if error is None:
             self.world.restart_later(self)
         else:
-            self.world.node_failed(self, error)
+            # Not from within its own code, whose exceptions nobody hears any more.
+            self.world.scheduler.after(0, self.world.node_failed, self, error)
 
     def _on_error(self, error: BaseException) -> None:
         """An exception that nobody took: a real process would only have logged it."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from unimeter.sim.process import Process
 
 SYN_AGAIN_NS = 300 * MILLISECOND  # a connection that nobody answers is asked for again
+KEEPALIVE_NS = (15_000 * MILLISECOND, 30_000 * MILLISECOND)  # as the SDK sets it
 PEER_PORT = 7101
 
 
@@ -198,6 +199,9 @@ class Network:
             self._listeners[name] = [one for one in listeners if one.process is not process]
         for end in [one for one in self._ends if one.process is process]:
             end.vanish(is_silent=is_silent)
+            if is_silent:  # the other kernel finds out by itself
+                timeout = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                self.scheduler.after(self.chance.between(*KEEPALIVE_NS), end.peer.lose, timeout)
 
     def break_connections(self, ip: str, other: str) -> int:
         """Reset all connections between two hosts; how many."""

@@ -119,7 +119,7 @@ class RaftLog:
     def snapshot(self) -> Snapshot:
         """Index and term of the newest snapshot in effect; `data` is the path of its file."""
         index = self._opened.superblock.current.snapshot_index
-        if index == 0 or self.rotten:
+        if index == 0 or self.first_rotten():
             raise SnapshotTemporarilyUnavailable
         if self._snapshot is None or self._snapshot.meta.index != index:
             meta = SnapshotMeta(index, self._wal.term_of(index), self._voters)
@@ -131,6 +131,13 @@ class RaftLog:
         if index not in self.rotten:
             self._opened.note_rotten(index)
             self.rotten.add(index)
+
+    def first_rotten(self) -> int:
+        """The oldest entry that is damaged and still stored, 0 if there is none."""
+        first = self._wal.first_index
+        # Retention removed the others: nobody can read them, nobody has to mend them.
+        self.rotten = {index for index in self.rotten if index >= first}
+        return min(self.rotten, default=0)
 
     def maybe_recent(self, index: int) -> Entry | None:
         """The entry, if it is in memory; reads nothing. For who watches from outside."""
