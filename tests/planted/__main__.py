@@ -55,7 +55,8 @@ def main(
             word = "found" if result.is_found else "[red]NOT FOUND[/red]"
             console.print(f"{word}  {result.bug.name}: {result.finder} {result.effort}")
             if result.trouble or result.sentence:
-                console.print(f"  {result.trouble or result.sentence[:300]}", markup=False)
+                words = result.trouble or result.sentence.strip().splitlines()[-1]
+                console.print(f"  {words[:140]}", markup=False)
     console.print(result_table(results))
     if is_kept:
         keep(results)
