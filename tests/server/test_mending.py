@@ -41,7 +41,7 @@ class FakeWal:
 def mending(*reachable: int) -> tuple[Mending, FakePeers, FakeWal, set[int], list[str]]:
     peers, wal, rotten = FakePeers(*reachable), FakeWal(), set[int]()
     said: list[str] = []
-    log = SimpleNamespace(rotten=rotten)
+    log = SimpleNamespace(rotten=rotten, first_rotten=lambda: min(rotten, default=0))
     node = SimpleNamespace(
         wal=wal, replica=SimpleNamespace(log=log), request_turn=lambda: said.append("turn")
     )
