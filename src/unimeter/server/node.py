@@ -467,14 +467,20 @@ class Node:
 
     def stand_for_election(self) -> None:
         """Do not wait for the election's timeout: the leader is known to be gone."""
-        self.replica.campaign()
+        try:
+            self.replica.campaign()
+        except Exception as error:  # the vote could not be written: it must not be given
+            self.fail(error)
         self.request_turn()
 
     def hand_over_lead(self, node_id: int) -> None:
         """Bring a follower up to date and let it lead; input is not taken meanwhile."""
-        self._seal()
-        self.replica.raft.transfer_leader(node_id)
-        self.leadership_changed()
+        try:
+            self._seal()
+            self.replica.raft.transfer_leader(node_id)
+            self.leadership_changed()
+        except Exception as error:
+            self.fail(error)
         self.request_turn()
 
     # --- time ----------------------------------------------------------------------

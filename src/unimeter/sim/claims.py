@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from unimeter.raft.messages import LEADER, MSG_APP_RESP, MSG_VOTE, MSG_VOTE_RESP, Message
+from unimeter.raft.messages import LEADER, MSG_APP_RESP, MSG_VOTE, MSG_VOTE_RESP, Entry, Message
 from unimeter.raft.storage import Compacted, Unavailable
 from unimeter.server.peer_codec import decode_message
 from unimeter.sim.platform import DATA_DIR
@@ -34,6 +34,7 @@ class ClaimsAreDurable(ReplicaCheck):
         MsgVote        the candidate's term and its vote for itself
         MsgVoteResp    the term, and the vote where it is granted
         a commit       the newest committed entry is on a majority of the disks
+        an apply       the entry is on this very disk: a start must find what it counted
 
     Looks for an entry by its index and term in the durable bytes of the log, not at its
     body. A disk that the simulator damaged or took away is not looked at.
@@ -126,6 +127,15 @@ class ClaimsAreDurable(ReplicaCheck):
                 f"{machine.name} counts entry {index} of term {term} as committed; it is durable "
                 f"on {holders or 'no disk'} of {len(self._machines)}"
             )
+
+    def applied(self, machine: Machine, entry: Entry) -> None:
+        """What a node counts it has itself."""
+        if machine.damage or self._has(machine, entry.index, entry.term):
+            return
+        self.fail(
+            f"{machine.name} counts entry {entry.index} of term {entry.term}, and a power cut now "
+            "would take it away from this node"
+        )
 
     def gone(self, machine: Machine) -> None:
         self._commits.pop(machine.name, None)

@@ -42,7 +42,6 @@ class Faults:
         self.world, self.chance = world, chance
         self.counts: Counter[str] = Counter()
         self._is_over = False
-        self._down_for_good: set[int] = set()
         self._reply_trap = False
 
     def begin(self) -> None:
@@ -71,14 +70,7 @@ class Faults:
         world = self.world
         world.network.cuts.clear()
         world.network.slow.clear()
-        left_down: set[int] = set()
-        is_whole = not any(one.is_recovering for one in world.machines.values())
-        if not everybody and not self._down_for_good and is_whole:
-            count = (world.options.nodes - 1) // 2
-            left_down = set(self.chance.sample(sorted(world.machines), count))
-            self._down_for_good = left_down
-            for node_id in sorted(left_down):
-                world.machines[node_id].kill()
+        left_down = self._keep_away() if not everybody else set[int]()
         for node_id, machine in world.machines.items():
             machine.slow_disk = 1
             machine.disk.capacity = None
@@ -91,6 +83,31 @@ class Faults:
                 world.restart_later(machine)
                 if machine.process is not None:
                     machine.process.paused_until_ns = 0
+
+    def _keep_away(self) -> set[int]:
+        """Let a minority stay away, dead or cut off; who must stay down."""
+        world, how = self.world, self.world.options.minority
+        if any(one.is_recovering for one in world.machines.values()):
+            return set()  # a node that recovers needs all others
+        count = (world.options.nodes - 1) // 2
+        away = self.chance.sample(sorted(world.machines), count)
+        leader = self._leader()
+        if leader is not None and leader.node_id not in away and self.chance.hit(0.6):
+            away[0] = leader.node_id
+        world.story.tell("fault", "world", "minority", f"{how} {away}")
+        if how == "killed":
+            for node_id in away:
+                world.machines[node_id].kill()
+            return set(away)
+        ips = [world.machines[node_id].ip for node_id in away]
+        for one in ips:
+            for other in self._node_ips:
+                if other not in ips:
+                    if how in ("cut off", "deaf"):
+                        world.network.cuts.add((other, one))
+                    if how in ("cut off", "mute"):
+                        world.network.cuts.add((one, other))
+        return set()
 
     # --- helpers ----------------------------------------------------------------------
 
@@ -170,6 +187,17 @@ class Faults:
         operations = chance.pick((0, 1, 2, 3, 5, 8, 13, 30, 80))
         machine.cut_in(operations, cut)
         return f"{machine.name} in {operations} operations"
+
+    def _cut_in_a_removal(self, chance: Chance) -> str:
+        """The power goes between two removals of files: retention, or a suffix of the log."""
+        machine = self._victim(chance, self._running())
+        if machine is None:
+            return ""
+        arrival = chance.pick((0.0, 0.3, 0.5, 0.8))
+        machine.cut_in(
+            chance.pick((0, 1, 1, 2, 3)), lambda: self._dark(machine, arrival), ("remove",)
+        )
+        return machine.name
 
     def _cut_at_a_reply(self, chance: Chance) -> str:
         """At the next reply to a client the power of a majority goes, and all it had not synced."""
@@ -346,6 +374,8 @@ class Faults:
             machine.disk.fail_sync = None
             machine.disk_erred = True
             self.world.reach("sync failed")
+            if self.chance.hit(0.5):  # what the kernel took for clean goes, while it matters
+                self._later(SHORT_NS, lambda: self._dark(machine, 0.0))
             return True
 
         machine.disk.fail_sync = fails
@@ -380,6 +410,7 @@ class Faults:
         if machine is None or not self._may_damage(machine):
             return ""
         what = machine.disk.rot(chance=chance)
+        machine.was_damaged |= bool(what)
         return f"{machine.name} {what}" if what else ""
 
     def _misdirect(self, chance: Chance) -> str:
@@ -388,6 +419,7 @@ class Faults:
         if machine is None or not self._may_damage(machine):
             return ""
         what = machine.disk.misdirect(chance=chance)
+        machine.was_damaged |= bool(what)
         return f"{machine.name} {what}" if what else ""
 
     def _lose_disk(self, chance: Chance) -> str:
@@ -397,7 +429,19 @@ class Faults:
         machine.kill()
         machine.lose_disk()
         self.world.restart_later(machine)
+        if chance.hit(0.5):
+            self._later(SHORT_NS, lambda: self._disturb_recovery(machine))
         return machine.name
+
+    def _disturb_recovery(self, machine: Machine) -> None:
+        """While a node recovers the leader goes, and others stand for election."""
+        if self._is_over or not machine.is_recovering:
+            return
+        leader = self._leader()
+        if leader is not None and self.chance.hit(0.5):
+            leader.kill()
+            self.world.restart_later(leader)
+        self._elections(self.chance)
 
     def _may_lose(self, machine: Machine) -> bool:
         """All others are there, whole, and voters."""
@@ -445,6 +489,43 @@ class Faults:
             if cluster is not None and cluster.joining.is_active:
                 machine.process.loop.call_soon(machine.node.stand_for_election)
         return "two"
+
+    def _depose_a_slow_leader(self, chance: Chance) -> str:
+        """A leader whose syncs take long is cut off, and its entries are overwritten meanwhile."""
+        leader = self._leader()
+        if leader is None or self.world.options.nodes == 1:
+            return ""
+        leader.slow_disk = chance.pick((100, 400, 1500))
+
+        def mend() -> None:
+            leader.slow_disk = 1
+
+        self._later(LONG_NS, mend)
+        others = [ip for ip in self._node_ips if ip != leader.ip]
+        pairs = [(leader.ip, other) for other in others] + [(other, leader.ip) for other in others]
+        self._later((1 * MILLISECOND, 300 * MILLISECOND), lambda: self._cut(pairs))
+        return leader.name
+
+    def _seesaw(self, chance: Chance) -> str:
+        """Leaders come and go, each with entries that the next one lacks: the paper's figure 8."""
+        if self.world.options.nodes == 1:
+            return ""
+        self._swing(chance.between(3, 6))
+        return "some"
+
+    def _swing(self, left: int) -> None:
+        """Cut the leader off for a while with what it has just taken in; the next one after it."""
+        leader = self._leader()
+        if self._is_over or not left:
+            return
+        if leader is not None:
+            pairs = [(leader.ip, ip) for ip in self._node_ips if ip != leader.ip]
+            pairs += [(to, sender) for sender, to in pairs]
+            cuts = self.world.network.cuts
+            cuts.update(pairs)
+            self._later((800 * MILLISECOND, 2500 * MILLISECOND),
+                        lambda: cuts.difference_update(pairs))  # fmt: skip
+        self._later((700 * MILLISECOND, 1600 * MILLISECOND), lambda: self._swing(left - 1))
 
     def _snapshot(self, chance: Chance) -> str:
         ready = self._ready()

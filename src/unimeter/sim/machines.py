@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CLIENT_PORT, HTTP_PORT, PEER_PORT = 7001, 9090, 7101
 SECRET = "a secret of the simulator, not of anybody"
+_CHANGES = ("write", "sync", "rename", "sync_directory", "fill_zeros", "remove")
 _TIMED = ("sync", "sync_directory", "write", "read")
 
 
@@ -64,7 +65,9 @@ class Machine:
         self.is_recovering = False  # made by `recover`, and no voter again yet
         self.last_words = ""
         self._stopping: asyncio.Event | None = None
+        self.was_damaged = False  # since the disk was whole
         self._cut_after = -1  # operations of the disk until the power goes
+        self._cut_counts: tuple[str, ...] = _CHANGES
         self._cut: Callable[[], None] = self.kill
 
     # --- life -------------------------------------------------------------------------
@@ -86,6 +89,7 @@ class Machine:
             return
         self.starts += 1
         self.disk_erred = False
+        self.was_damaged = self.damage
         process = Process(
             self.name,
             self.ip,
@@ -233,15 +237,17 @@ class Machine:
 
     # --- disk --------------------------------------------------------------------------------
 
-    def cut_in(self, operations: int, cut: Callable[[], None]) -> None:
-        """Let `cut` happen before the so-manieth write or sync from now."""
-        self._cut_after, self._cut = operations, cut
+    def cut_in(
+        self, operations: int, cut: Callable[[], None], counted: tuple[str, ...] = _CHANGES
+    ) -> None:
+        """Let `cut` happen before the so-manieth of these operations from now."""
+        self._cut_after, self._cut, self._cut_counts = operations, cut, counted
 
     def _on_operation(self, operation: str, path: str, size: int) -> None:
         process = self.process
         if process is None:
             return
-        if operation in ("write", "sync", "rename", "sync_directory", "fill_zeros", "remove"):
+        if operation in self._cut_counts:
             if self._cut_after == 0:
                 self._cut_after = -1
                 self.world.reach(

@@ -42,6 +42,7 @@ class Weather:
     latency_ns: tuple[int, int] = (50 * MICROSECOND, 500 * MICROSECOND)
     lost: float = 0.0  # Raft frames
     doubled: float = 0.0  # Raft frames
+    asked_twice: float = 0.0  # what a client of version 2 sends arrives twice
     overtaken: float = 0.0  # Raft frames
     flipped: float = 0.0  # frames between nodes
     split: float = 0.0  # chunks read in two parts

@@ -47,7 +47,13 @@ FAULTS: dict[str, int] = {
     "snapshot": 1500,
     "kill_client": 3000,
     "elections": 4000,
+    "cut_in_a_removal": 4000,
+    "depose_a_slow_leader": 4000,
+    "seesaw": 6000,
 }
+
+MINORITIES = ("killed", "cut off", "deaf", "mute")
+"""Dead; apart from all others, both ways; hearing none of them; heard by none of them."""
 
 SHARES = {"lite": 0.2, "swarm": 0.4, "soak": 0.9}  # of all faults that a seed has
 
@@ -65,12 +71,17 @@ class Options:
     retention_bytes: int = 0
     disk_free_bytes_min: int = 0
     state_hash_entries: int = 4
+    append_bytes_max: int = 2**20
+    appends_inflight_max: int = 256
+    session_window: int = 16
+    apply_ns: int = 0  # an entry in the apply thread takes at most so long
     apply_here_bytes_max: int = 65_536
     inline_sync_bytes_max: int = 98_304
     disk_ns: dict[str, tuple[int, int]] = field(default_factory=dict)
     skew_ns: int = 0  # clocks are off by at most so much
     safety_ms: int = 20_000  # then everything heals
-    heals_majority_only: bool = False
+    minority: str = ""  # how a minority stays away while a majority is healed
+    has_probes: bool = False
     clients: int = 4
     calls: int = 35  # of each client
 
@@ -93,6 +104,10 @@ def draw(profile: str, chance: Chance) -> Options:
     options.snapshot_log_bytes = chance.pick((4000, 16_000, 60_000, 10_000_000))
     options.retention_bytes = chance.pick((0, 0, 1, 20_000))
     options.state_hash_entries = chance.pick((1, 4, 16))
+    options.append_bytes_max = chance.pick((1, 1, 300, 2**20))  # 1: an entry in each message
+    options.appends_inflight_max = chance.pick((1, 2, 256, 256))
+    options.session_window = chance.pick((2, 4, 16, 16))
+    options.apply_ns = chance.pick((0, 0, 1, 20, 100)) * MILLISECOND
     options.apply_here_bytes_max = chance.pick((0, 300, 65_536, 65_536))
     options.inline_sync_bytes_max = chance.pick((0, 300, 98_304, 98_304))
     slow = chance.pick((1, 1, 3, 10))
@@ -108,7 +123,9 @@ def draw(profile: str, chance: Chance) -> Options:
         "swarm": chance.between(6000, 25_000),
         "soak": chance.between(40_000, 120_000),
     }[profile]
-    options.heals_majority_only = options.nodes > 1 and chance.hit(0.3)
+    if options.nodes > 1 and chance.hit(0.35):
+        options.minority = chance.pick(MINORITIES)
+    options.has_probes = options.nodes > 1 and chance.hit(0.5)
     options.clients = chance.between(3, 6)
     options.calls = {"lite": 20, "swarm": 35, "soak": 120}[profile]
     return options
@@ -121,6 +138,8 @@ def _weather(chance: Chance, share: float) -> Weather:
     for name in ("lost", "doubled", "overtaken"):
         if chance.hit(share):
             setattr(weather, name, chance.pick((0.002, 0.02, 0.1)))
+    if chance.hit(share):
+        weather.asked_twice = chance.pick((0.02, 0.1))
     if chance.hit(share):
         weather.flipped = chance.pick((0.0005, 0.003, 0.01))
     if chance.hit(share):

@@ -15,6 +15,7 @@ from unimeter.sim.clients import SimClient
 from unimeter.sim.history import ANSWER, Call, History
 from unimeter.sim.machines import CLIENT_PORT
 from unimeter.sim.platform import START_NS
+from unimeter.sim.probes import Probes
 from unimeter.sim.process import Process
 from unimeter.sim.scheduler import MILLISECOND
 from unimeter.sim.workload import Workload, WorkloadOptions
@@ -51,6 +52,8 @@ class People:
             may_be_damaged=bool({"rot", "misdirect"} & set(options.faults)),
         )
         self.history.on_end.append(self._ended)
+        codes = list(self.workload.catalog.stable)
+        self.probes = Probes(world, chance.fork("probes"), self.history, codes)
         self.ips = [f"10.0.1.{n}" for n in range(1, len(self.workload.clients) + 1)]
         skews = chance.fork("clocks")
         self._skews = [skews.between(-options.skew_ns, options.skew_ns) for _ in self.ips]
@@ -62,6 +65,8 @@ class People:
         for client in self.workload.clients:
             client.on_error = self.world.fail
             self._start(client)
+        if self.world.options.has_probes:
+            self.probes.begin()
 
     def _start(self, client: SimClient) -> None:
         if client.is_running:
@@ -108,6 +113,7 @@ class People:
 
     def healed(self) -> None:
         """Nothing goes wrong any more."""
+        self.probes.end()
         self.workload.healed()
         self.checks.healed()
 

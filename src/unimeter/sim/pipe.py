@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from unimeter.sim.frame_names import frame_name
 from unimeter.sim.scheduler import MILLISECOND
+from unimeter.wire.framer import MAGIC, VERSION_2
 from unimeter.wire.peer import RAFT
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RETRY_NS = (50 * MILLISECOND, 400 * MILLISECOND)  # from one try of a stuck segment to the next
 LATE_NS = (1 * MILLISECOND, 80 * MILLISECOND)  # what is overtaken comes so much later
 _KIND_AT = 4  # in a frame between nodes
+_VERSION_2 = MAGIC.to_bytes(4, "little") + bytes([VERSION_2])
 
 Item = tuple[int, int, "bytes | BaseException | None"]
 """When it arrives, its number, and bytes, the end (None) or a reset."""
@@ -72,6 +74,9 @@ class Pipe:
                 data = _flipped(data, chance.below(8 * len(data)))
             if kind == RAFT and self._befalls(data, number):
                 return
+        elif weather.asked_twice and data[:5] == _VERSION_2 and chance.hit(weather.asked_twice):
+            network.count("request doubled")
+            data += data
         self._put(data, number)
 
     def _befalls(self, data: bytes, number: int) -> bool:

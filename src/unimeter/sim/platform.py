@@ -114,7 +114,7 @@ class SimPlatform(Platform):
         on_counted: Callable[[Any, Any], None],
         on_error: Callable[[BaseException], None],
     ) -> Any:
-        return SimApplier(self.process, count, on_counted, on_error)
+        return SimApplier(self.process, self.machine.options.apply_ns, count, on_counted, on_error)
 
     def workers(self, threads: int, name: str) -> Any:
         return Workers(self.process, name)
@@ -168,11 +168,12 @@ class SimApplier:
     def __init__(
         self,
         process: Process,
+        apply_ns: int,
         count: Callable[[Any], Any],
         on_counted: Callable[[Any, Any], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._process = process
+        self._process, self._apply_ns = process, apply_ns
         self._thread = process.thread("apply")
         self._count, self._on_counted, self._on_error = count, on_counted, on_error
         self._is_broken = False
@@ -184,6 +185,8 @@ class SimApplier:
     def _apply(self, entry: Any) -> None:
         if self._is_broken:
             return
+        if self._apply_ns:
+            self._process.spend(self._process.chance.below(self._apply_ns))
         try:
             result = self._count(entry)
         except Exception as error:

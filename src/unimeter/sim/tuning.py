@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from unimeter import limits
+from unimeter.engine import sessions
 from unimeter.server import group_commit, node
 from unimeter.sim.options import Options
 
@@ -21,6 +22,10 @@ def tuned(options: Options) -> Iterator[None]:
     """Have the drawn bounds in effect."""
     values: list[tuple[Any, str, int]] = [
         (limits, "STATE_HASH_ENTRIES", options.state_hash_entries),
+        (limits, "APPEND_BYTES_MAX", options.append_bytes_max),
+        (limits, "APPENDS_INFLIGHT_MAX", options.appends_inflight_max),
+        (limits, "SESSION_WINDOW", options.session_window),
+        (sessions, "SESSION_WINDOW", options.session_window),
         (node, "APPLY_HERE_BYTES_MAX", options.apply_here_bytes_max),
         (group_commit, "INLINE_SYNC_BYTES_MAX", options.inline_sync_bytes_max),
     ]

@@ -41,6 +41,7 @@ from unimeter.sim.transport import SimTransport
 from unimeter.storage.verify import verify
 
 RESTART_NS = (50 * MILLISECOND, 1500 * MILLISECOND)  # a supervisor starts what has stopped
+STEPS_BETWEEN_LOOKS = 8  # whether a phase is over; a look costs as much as a step
 STEPS_MAX = 3_000_000  # of one run; more is a circle
 AUDITED_STARTS = 0.05  # of all: a whole audit takes a hundred times as long as a hash
 LIVENESS_SECONDS = 120  # virtual, for all calls together once the world is healed
@@ -67,7 +68,7 @@ class World:
         skews = chance.fork("clocks")
         for machine in self.machines.values():
             machine.skew_ns = skews.between(-options.skew_ns, options.skew_ns)
-        self.auditor = Auditor()
+        self.auditor = Auditor(session_window=options.session_window)
         self.log = replica_checks.LogMatching()
         self.durable = replica_checks.AcknowledgedIsDurable(self.log, self.machines)
         self.claims = ClaimsAreDurable(self.machines)
@@ -85,6 +86,8 @@ class World:
             self.claims,
             self.situations,
         ]
+        blank = replica_checks.ReplicaCheck.turn
+        self._turns = [one.turn for one in self.checks if type(one).turn is not blank]
         self.people = People(self, chance.fork("people"))
         self.faults = Faults(self, chance.fork("faults"))
         self._by_ip = {machine.ip: machine for machine in self.machines.values()}
@@ -101,7 +104,7 @@ class World:
         self.faults.begin()
         end = self.scheduler.now_ns + self.options.safety_ms * MILLISECOND
         self._until(lambda: self.scheduler.now_ns >= end or self.people.is_done)
-        self._heal(everybody=not self.options.heals_majority_only)
+        self._heal(everybody=not self.options.minority)
         self._live(lambda: self.people.is_done, "a call of a client has not ended")
         self._heal(everybody=True)
         self._live(self._is_settled, "the nodes have not come to rest at one state")
@@ -109,12 +112,14 @@ class World:
 
     def _until(self, condition: Any) -> None:
         steps = 0
+        step = self.scheduler.step
         while not condition():
-            if not self.scheduler.step():
-                raise AssertionError("nothing is going to happen any more")
-            if self.failure is not None:
-                raise self.failure
-            steps += 1
+            for _ in range(STEPS_BETWEEN_LOOKS):
+                if not step():
+                    raise AssertionError("nothing is going to happen any more")
+                if self.failure is not None:
+                    raise self.failure
+            steps += STEPS_BETWEEN_LOOKS
             if steps > STEPS_MAX:
                 raise CheckFailed("World", f"{STEPS_MAX} steps and no end")
 
@@ -166,12 +171,21 @@ class World:
         """A node told its operator something."""
         self.story.tell("said", machine.name, shown(sentence))
         self.situations.said(machine, sentence)
+        if "was damaged and is" in sentence and not machine.was_damaged:
+            self.fail(
+                CheckFailed("PowerCutIsNoRot", f"{machine.name}, on a whole disk: {sentence}")
+            )
 
     def after_turn(self, machine: Machine) -> None:
         """A node's loop has turned."""
         if machine.is_ready:
             machine.look_at_membership()
-            self._check(lambda one: one.turn(machine))
+            if self.failure is None:
+                try:
+                    for turn in self._turns:
+                        turn(machine)
+                except CheckFailed as failure:
+                    self.fail(failure)
 
     def counted(self, machine: Machine, node: Node, entry: Entry, applied: Applied) -> None:
         """A node counted an entry; called with the node's lock held, before any reply."""

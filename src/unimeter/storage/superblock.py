@@ -161,12 +161,12 @@ class SuperblockFile:
         opened = cls(disk.open(path, write=True), block)
         pair = _pair_of(block.sequence)
         if bad is not None:
-            opened._write_copy(bad)
+            opened._write_copy(bad, block)
             opened.mended = f"{path}: copy {bad} was damaged and was written anew from the others"
         # A crash between the two copies of a pair leaves the second one behind; and after a
         # sync that failed, the first one may be in the page cache only.
-        opened._write_copy(pair)
-        opened._write_copy(pair + 1)
+        opened._write_copy(pair, block)
+        opened._write_copy(pair + 1, block)
         return opened
 
     def update(self, **changes: object) -> None:
@@ -177,16 +177,16 @@ class SuperblockFile:
             block = replace(current, sequence=current.sequence + 1, **changes)  # type: ignore[arg-type]
             assert block.term >= current.term, "the term went back"
             assert block.term > current.term or current.vote in (0, block.vote), "a second vote"
-            self.current = block
             pair = _pair_of(block.sequence)
-            self._write_copy(pair)
-            self._write_copy(pair + 1)
+            self._write_copy(pair, block)
+            self._write_copy(pair + 1, block)
+            self.current = block  # only now: what failed to be written was never promised
 
     def close(self) -> None:
         self._file.close()
 
-    def _write_copy(self, copy: int) -> None:
-        self._file.write(copy * COPY_BYTES, [encode_copy(self.current, copy)])
+    def _write_copy(self, copy: int, block: Superblock) -> None:
+        self._file.write(copy * COPY_BYTES, [encode_copy(block, copy)])
         self._file.sync()
 
 
