@@ -731,3 +731,19 @@ def test_a_broken_invariant_stops_the_server_without_another_acknowledgement(
 
     with pytest.raises(AssertionError, match="planted"):
         asyncio.run(inside())
+
+
+def test_a_node_that_is_alone_is_built_in_the_loops_thread(tmp_path: Path) -> None:
+    """It syncs its first entry at once, and asks its host for timers.
+
+    In debug mode asyncio refuses call_later and call_soon of any thread but the loop's.
+    """
+
+    async def inside() -> None:
+        asyncio.get_running_loop().set_debug(True)
+        async with Server(tmp_path / "data", port=0, http_port=0) as server:
+            client = await RawClient.connect(server.address)
+            await client.metric()
+            client.close()
+
+    asyncio.run(inside())
