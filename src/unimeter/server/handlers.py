@@ -24,7 +24,12 @@ from typing import Any, TypeVar
 
 from unimeter import limits
 from unimeter.engine import catalog, entries, query
-from unimeter.errors import BackpressureError, InvalidInputError, RottenEntryError
+from unimeter.errors import (
+    BackpressureError,
+    FatalStorageError,
+    InvalidInputError,
+    RottenEntryError,
+)
 from unimeter.server.node import Node
 from unimeter.types import PARTITION_COUNT, Direction
 from unimeter.version import VERSION
@@ -208,7 +213,10 @@ def _finish(
 def _told(node: Node, result: m.Response | Exception) -> m.Response:
     """A scan's answer. Damage that it met is noted; where a peer will mend it, ask again."""
     if isinstance(result, RottenEntryError):
-        node.replica.log.note_rotten(result.index)
+        try:
+            node.replica.log.note_rotten(result.index)
+        except FatalStorageError as error:
+            node.fail(error)
         if not node.is_alone:
             text = f"entry {result.index} is damaged here and is being taken from another node"
             return m.ErrorReply(m.ErrorCode.BACKPRESSURE, text, MEND_MS)

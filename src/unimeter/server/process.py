@@ -21,7 +21,7 @@ import sys
 import traceback
 from typing import Any
 
-from unimeter.errors import DataError, InvalidInputError
+from unimeter.errors import DataError, FatalStorageError, InvalidInputError
 from unimeter.server.config import Config
 from unimeter.server.server import ListenError, Server
 
@@ -105,10 +105,10 @@ async def _serve(config: Config) -> int:
 
 
 def on_exception(server: Server, context: dict[str, Any]) -> None:
-    """A broken invariant in any task stops the process; anything else is told."""
+    """A broken invariant or a failed disk, met anywhere, stops the node; anything else is told."""
     error = context.get("exception")
     asyncio.get_running_loop().default_exception_handler(context)
-    if isinstance(error, AssertionError) and server.failure is None:
+    if isinstance(error, AssertionError | FatalStorageError) and server.failure is None:
         with contextlib.suppress(AttributeError):
             server.node.fail(error)
 

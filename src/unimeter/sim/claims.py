@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from unimeter.errors import DataError
 from unimeter.raft.messages import LEADER, MSG_APP_RESP, MSG_VOTE, MSG_VOTE_RESP, Entry, Message
 from unimeter.raft.storage import Compacted, Unavailable
 from unimeter.server.peer_codec import decode_message
@@ -64,7 +65,7 @@ class ClaimsAreDurable(ReplicaCheck):
         index = message.index
         try:
             term = machine.node.replica.raft.term_of(index)
-        except (Compacted, Unavailable):
+        except (Compacted, Unavailable, DataError):
             return  # below what is kept: a snapshot has it; above: replaced since, and sent late
         self.looked += 1
         if not self._has(machine, index, term):
@@ -115,7 +116,7 @@ class ClaimsAreDurable(ReplicaCheck):
         self._commits[machine.name] = index = raft.commit
         try:
             term = raft.term_of(index)
-        except (Compacted, Unavailable):
+        except (Compacted, Unavailable, DataError):
             return
         holders = [
             one.name

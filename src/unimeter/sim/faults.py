@@ -446,6 +446,8 @@ class Faults:
     def _may_lose(self, machine: Machine) -> bool:
         """All others are there, whole, and voters."""
         others = [one for one in self.world.machines.values() if one is not machine]
+        if self.world.network.cuts:
+            return False  # they have to hear each other
         return bool(others) and all(
             one.is_ready
             and not one.damage

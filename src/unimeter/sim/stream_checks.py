@@ -12,6 +12,7 @@ from unimeter.wire.messages import AlertRow
 
 SECOND: Final = 10**9
 SETTLE_SECONDS: Final = 30  # after the heal: elections, and suspicions of nodes that were away
+PATIENT_SECONDS: Final = 8  # a deadline that leaves time for every node, and for an election
 CALL_SECONDS_MAX: Final = 60  # in a healed world; a call that was open then has as long
 LATE_SECONDS: Final = 5  # past its own deadline: then a call hangs
 
@@ -63,7 +64,9 @@ class CallsEnd(ClientCheck):
         if self.healed_ns < 0 or call.is_answered or met_damage(call):
             return
         waited = call.ended_ns - max(call.began_ns, self.healed_ns)
-        is_settled = call.began_ns >= self.healed_ns + SETTLE_SECONDS * SECOND
+        # Who gives a call a second may lose it to the first node that is silent.
+        is_patient = call.timeout_ns >= PATIENT_SECONDS * SECOND
+        is_settled = is_patient and call.began_ns >= self.healed_ns + SETTLE_SECONDS * SECOND
         if is_settled or waited >= (CALL_SECONDS_MAX - 1) * SECOND:
             self.fail(f"{call} ended with {call.outcome} ({call.error}), "
                       f"{waited / 1e9:.1f} s in a healed world")  # fmt: skip
