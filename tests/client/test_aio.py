@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from tests.client import fake_server
 from tests.client.fake_server import FakeServer
 
 from unimeter import (
@@ -28,7 +29,7 @@ from unimeter import (
     current_month,
 )
 from unimeter.limits import SESSION_WINDOW
-from unimeter.wire.messages import ErrorCode, ErrorReply, PacketType
+from unimeter.wire.messages import AlertPushEnable, ErrorCode, ErrorReply, PacketType
 
 MONTH = current_month()
 Test = Callable[[FakeServer], Coroutine[Any, Any, None]]
@@ -311,6 +312,37 @@ def test_subscription_goes_on_from_saved_offsets(fake: FakeServer) -> None:
             assert (await anext(first)).position == 2
             second = await client.alerts.subscribe(since_offset=first.offsets())
             assert (await anext(second)).position == 3
+
+    run(main())
+
+
+def test_subscription_knows_where_it_began_though_an_alert_came_with_the_confirmation(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who saves the position before the first alert goes on from there and not from the start."""
+    fake.alert()
+    sent = fake._send
+
+    def confirmed_late(connection: Any, kind: int, request_id: int, response: Any) -> None:
+        if kind != PacketType.ALERT_PUSH_ENABLE:
+            sent(connection, kind, request_id, response)
+            return
+        both = bytearray()
+        with monkeypatch.context() as patched:
+            patched.setattr(fake_server, "_send_all", lambda _, data: both.extend(data))
+            sent(connection, kind, request_id, response)
+            fake.alert()  # kept; nobody has subscribed yet
+            asked = AlertPushEnable([], [], None)
+            fake._push(connection, asked, fake.memory.alerts[-1])
+        connection.sendall(both)
+
+    monkeypatch.setattr(fake, "_send", confirmed_late)
+
+    async def main() -> None:
+        async with AsyncClient([fake.address]) as client:
+            subscription = await client.alerts.subscribe()
+            assert subscription.position == 1
+            assert (await anext(subscription)).position == 2
 
     run(main())
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from tests.server.clusters import world
+from tests.server.rawclient import DAY_NS, START_NS
+
 from unimeter.errors import CorruptionError
 from unimeter.raft.messages import Entry
+from unimeter.server.handlers import MEND_MS
 from unimeter.server.mending import ASK_TICKS, Mending
+from unimeter.types import Event, from_ns
+from unimeter.wire.messages import ErrorCode, ErrorReply, UsageQuery
 
 
 class FakePeers:
@@ -115,3 +121,40 @@ def test_without_a_peer_nothing_happens_until_there_is_one() -> None:
     peers.reachable = (3,)
     mend.tick()
     assert peers.asked == [(3, 7)]
+
+
+def test_a_query_that_met_damage_is_asked_to_come_again_and_is_answered_once_it_is_mended() -> None:
+    with world() as w:
+        client = w.client(2)
+        times = from_ns(START_NS), from_ns(START_NS + DAY_NS // 2)
+        asked = client.ingest_events(
+            [Event(7, "calls", 1, time, id=f"spoilt-event-{time}") for time in times]
+        )
+        w.settle()
+        index = client.position(asked)
+        member = w.nodes[2]
+        for path in member.disk.paths():
+            place = member.disk.contents(path).rfind(b"spoilt-event")
+            if path.endswith(".seg") and place >= 0:
+                member.disk._files[path].data[place] ^= 1
+        inside = UsageQuery(7, "calls", START_NS, START_NS + 10**9)  # cuts a bucket
+        first = client.ask(inside)
+        w.settle()
+        told = client.response(first)
+        assert isinstance(told, ErrorReply) and told.code == ErrorCode.BACKPRESSURE
+        assert f"entry {index}" in told.text and told.retry_after_ms == MEND_MS
+        copy = w.nodes[1].cluster.fetch(index)
+        assert copy is not None and member.node.replica.log.rotten == {index}
+        member.node.wal.repair(copy)
+        member.node.replica.log.rotten.discard(index)
+        again = client.ask(inside)
+        w.settle()
+        assert client.count(again) == 1
+
+
+def test_nobody_is_asked_for_an_entry_that_is_stored_no_more() -> None:
+    mend, peers, _, rotten, _ = mending(2, 3)
+    rotten.add(4)
+    mend.cluster.node.replica.log.first_rotten = lambda: 0  # type: ignore[method-assign]
+    mend.tick()
+    assert peers.asked == []

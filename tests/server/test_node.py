@@ -19,7 +19,7 @@ from unimeter.storage.disk import DiskFullError, FatalStorageError
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.recovery import open_directory
 from unimeter.storage.wal import WalLimits
-from unimeter.types import AggType, MetricSchema
+from unimeter.types import AggType, Event, MetricSchema, from_ns
 from unimeter.wire import v2
 from unimeter.wire.framer import ResponseFramer
 from unimeter.wire.messages import (
@@ -27,6 +27,7 @@ from unimeter.wire.messages import (
     ErrorCode,
     ErrorReply,
     IngestReply,
+    MetricDelete,
     MetricPut,
     PacketType,
     ProtocolError,
@@ -393,4 +394,95 @@ def test_a_snapshot_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch)
         node.tick()
     assert abandoned and node.statistics.snapshots_failed == 1
     node.opened.snapshots = real
+    node.close()
+
+
+# --- what the simulator found -----------------------------------------------------
+
+
+def spoil_log(disk: MemoryDisk, mark: bytes) -> None:
+    """Flip a bit of the newest place in the log that has these bytes."""
+    for path in disk.paths():
+        place = disk.contents(path).rfind(mark)
+        if path.endswith(".seg") and place >= 0:
+            disk._files[path].data[place] ^= 1
+
+
+def node_with_damage(disk: MemoryDisk) -> tuple[Node, int]:
+    """A node that goes on above an entry that rotted on the disk; the entry's index."""
+    node = open_node(InlineHost(), disk)
+    put(node)
+    noon = from_ns(START_NS + DAY_NS // 2)
+    node.ingest_payload(encode_ingest([Event(1, "calls", 1, noon, id="spoilt-event")]))
+    index = node.machine.applied
+    ingest(node, 1, 3)
+    spoil_log(disk, b"spoilt-event")
+    return node, index
+
+
+def test_a_damaged_entry_that_a_snapshot_met_is_noted_for_repair() -> None:
+    disk = MemoryDisk()
+    node, index = node_with_damage(disk)
+    node.upkeep.snapshot_log_bytes = 0
+    with pytest.warns(RuntimeWarning, match=f"failed: .*entry {index}"):
+        node.tick()
+        node.tick()
+    assert node.failure is None and node.opened.snapshots.last_index == 0
+    assert node.replica.log.rotten == {index}
+    assert disk.exists("data/rotten"), "the next start looks as well"
+    node.close()
+
+
+def test_a_damaged_entry_met_by_the_last_snapshot_lets_the_node_close() -> None:
+    node, index = node_with_damage(disk := MemoryDisk())
+    with pytest.warns(RuntimeWarning, match=f"failed: .*entry {index}"):
+        node.close()
+    assert node.failure is None and not disk.locked
+
+
+def test_a_node_that_is_alone_tells_of_damage_and_does_not_ask_to_come_again() -> None:
+    disk = MemoryDisk()
+    node, index = node_with_damage(disk)
+    inside = UsageQuery(1, "calls", START_NS, START_NS + 10**9)  # cuts a bucket: events are read
+    answers: list[Response] = []
+    handlers.answer(node, inside, lambda response, _: answers.append(response))
+    (told,) = answers
+    assert isinstance(told, ErrorReply) and told.code is ErrorCode.INTERNAL
+    assert node.replica.log.rotten == {index}
+    with pytest.warns(RuntimeWarning, match="failed"):
+        node.close()
+
+
+def test_whether_a_metric_is_there_to_be_deleted_the_log_decides() -> None:
+    """A new leader has metrics in its log that it has not applied yet."""
+    node, host, writer = open_by_hand()
+    heard: list[Any] = []
+    put_request = MetricPut(MetricSchema("calls", AggType.COUNT))
+    for request in (put_request, MetricDelete("calls"), MetricDelete("calls")):
+        assert handlers.answer(node, request, lambda response, _: heard.append(response)) is None
+    while host.due or writer.asked:
+        host.turn()
+        if writer.asked:
+            writer.finish()
+    host.run_posts(node)
+    assert heard[:2] == [Done(), Done()]
+    assert isinstance(heard[2], ErrorReply) and heard[2].code is ErrorCode.NOT_FOUND
+    node.close()
+
+
+@pytest.mark.parametrize("ask", ["stand", "hand over"])
+def test_a_vote_that_can_not_be_written_stops_the_node(ask: str) -> None:
+    """Both are called from timers and requests, where nobody else would take the error."""
+    node = open_node(host := LoopHost())
+
+    def broken(*_: Any) -> None:
+        raise FatalStorageError("fdatasync failed")
+
+    if ask == "stand":
+        node.replica.campaign = broken  # type: ignore[method-assign]
+        node.stand_for_election()
+    else:
+        node.leadership_changed = broken  # type: ignore[method-assign]
+        node.hand_over_lead(1)
+    assert isinstance(node.failure, FatalStorageError) and host.error is node.failure
     node.close()

@@ -420,3 +420,19 @@ def test_with_peers_to_ask_damage_reads_as_not_there_until_it_is_mended() -> Non
     log.rotten.discard(4)
     assert [e.index for e in log.entries(4, LAST, 1 << 20)][:2] == [4, 5]
     opened.close()
+
+
+def test_damage_that_retention_removed_holds_no_snapshot_back() -> None:
+    disk = WHOLE.clone()
+    opened = open_member(disk)
+    log = RaftLog(opened, (1, 2, 3), can_mend=True)
+    log.note_rotten(4)
+    opened.superblock.update(snapshot_index=LAST)
+    with pytest.raises(SnapshotTemporarilyUnavailable):
+        log.snapshot()
+    assert log.first_rotten() == 4
+    opened.wal.remove_before(LAST)
+    assert opened.wal.first_index > 4
+    assert log.first_rotten() == 0
+    assert log.snapshot().meta.index == LAST
+    opened.close()

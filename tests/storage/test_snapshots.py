@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -15,6 +16,7 @@ from unimeter.storage.background import Child
 from unimeter.storage.disk import OsDisk
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.snapshot_file import CHUNK_BYTES, SnapshotHead, read_snapshot, write_snapshot
+from unimeter.storage.verify import verify
 from unimeter.storage.wal import WalLimits
 from unimeter.types import Event
 
@@ -171,3 +173,68 @@ def test_states_of_any_size_come_back(size: int) -> None:
     assert write_snapshot(file, head, pieces) == file.size()
     found, data, _ = read_snapshot(disk, f"{PATH}/x")
     assert found == head and bytes(data) == state
+
+
+# --- what the simulator found -------------------------------------------------------------
+
+
+def test_a_snapshot_that_failed_leaves_no_outcomes_behind() -> None:
+    """The next file of outcomes begins where the failed one began: two would overlap."""
+    meter = small_meter()
+    disk = meter.opened.disk
+    assert isinstance(disk, MemoryDisk)
+
+    def no_space(operation: str, path: str) -> None:
+        if operation == "write" and ".snap" in path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    disk.on_operation = no_space
+    meter.opened.snapshots.begin(meter.machine, background=False)
+    result = meter.opened.snapshots.poll()
+    disk.on_operation = None
+    assert result is not None and result.error and not result.rotten_index
+    assert disk.names(f"{PATH}/outcomes") == [] and snapshots(meter) == []
+
+    meter.ingest([Event(1, "calls", 5, NOW, id="a1"), Event(1, "calls", 5, NOW, id="new")])
+    meter.snapshot()
+    left = disk.clone()
+    report = verify(PATH, disk=left, at_index=None)
+    assert report.ok, report.problems
+    assert Meter(disk.clone()).opened.replayed_entries == 0, "the snapshot is used"
+
+
+def spoil(data: bytes) -> bytes:
+    """A segment with one bit of its last entry's body flipped."""
+    place = data.rindex(b"spoilt")
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def test_a_snapshot_that_meets_a_damaged_entry_names_it_where_it_stands() -> None:
+    meter = small_meter()
+    disk = meter.opened.disk
+    assert isinstance(disk, MemoryDisk)
+    index = meter.ingest([Event(1, "calls", 1, NOW, id="spoilt")])
+    meter.ingest([Event(1, "calls", 1, NOW)])
+    for path in disk.paths():
+        if b"spoilt" in disk.contents(path) and path.endswith(".seg"):
+            disk._files[path].data[:] = spoil(disk.contents(path))
+    meter.opened.snapshots.begin(meter.machine, background=False)
+    result = meter.opened.snapshots.poll()
+    assert result is not None and result.rotten_index == index and result.error
+    assert snapshots(meter) == [] and disk.names(f"{PATH}/outcomes") == []
+
+
+def test_a_child_that_meets_a_damaged_entry_tells_its_parent_which(tmp_path: Path) -> None:
+    meter = on_disk(tmp_path)
+    index = meter.ingest([Event(1, "calls", 1, NOW, id="spoilt")])
+    meter.ingest([Event(1, "calls", 1, NOW)])
+    (segment,) = [p for p in (tmp_path / "log").iterdir() if b"spoilt" in p.read_bytes()]
+    whole = segment.read_bytes()
+    segment.write_bytes(spoil(whole))
+    meter.opened.snapshots.begin(meter.machine)
+    result = meter.opened.snapshots.wait()
+    assert result is not None and result.rotten_index == index and result.error
+    assert snapshots(meter) == []
+    segment.write_bytes(whole)
+    meter.snapshot(background=True)
+    meter.close()
