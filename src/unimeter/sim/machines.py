@@ -189,8 +189,10 @@ class Machine:
             self.world.scheduler.after(0, self.world.node_failed, self, error)
 
     def _on_error(self, error: BaseException) -> None:
-        """An exception that nobody took: a real process would only have logged it."""
-        if not isinstance(error, DeadProcess):
+        """An exception that nobody took. See `server.process.on_exception`."""
+        if isinstance(error, FatalStorageError) and self.is_ready:
+            self.node.fail(error)
+        elif not isinstance(error, DeadProcess):
             self.world.fail(error)
 
     # --- sudden ends -----------------------------------------------------------------------

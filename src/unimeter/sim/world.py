@@ -268,7 +268,7 @@ class World:
             self.reach("a node stopped because its disk failed")
         elif isinstance(error, DiskFullError) and machine.disk.capacity is not None:
             self.reach("a start failed because the disk was full")
-        elif isinstance(error, DataError) and machine.damage:
+        elif isinstance(error, DataError) and machine.was_damaged:
             self.reach("damage was refused at a start")
             self.situations.damage_found(machine)
             self._refusals[machine.node_id] += 1
