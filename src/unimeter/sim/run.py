@@ -42,6 +42,7 @@ def run_seed(seed: int, profile: str = "swarm", *, keep: bool = False) -> Result
     finally:
         if is_collecting:
             gc.enable()
+            gc.collect()  # a world is full of circles, and a hundred megabytes large
     result.trace_hash = story.digest()
     result.happenings = story.happenings
     result.wall_seconds = time.perf_counter() - began
