@@ -37,12 +37,14 @@ def run_seed(seed: int, profile: str = "swarm", *, keep: bool = False) -> Result
     gc.disable()
     try:
         with tuned(options), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # of processes that were killed
+            # Processes that were killed leave sockets open and coroutines unawaited.
+            warnings.simplefilter("ignore", ResourceWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)
             _live(World(chance, options, story), result)
+            gc.collect()  # a world is full of circles, and a hundred megabytes large
     finally:
         if is_collecting:
             gc.enable()
-            gc.collect()  # a world is full of circles, and a hundred megabytes large
     result.trace_hash = story.digest()
     result.happenings = story.happenings
     result.wall_seconds = time.perf_counter() - began
