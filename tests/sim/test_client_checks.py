@@ -457,6 +457,16 @@ def test_a_call_that_fails_when_all_has_settled_is_found() -> None:
         finds("CallsEnd", partial(fails_after, began=late, ended=late + 1, error=error))
 
 
+def test_a_call_in_a_hurry_may_lose_its_second_to_a_silent_node() -> None:
+    scene = Scene()
+    scene.now = 100 * SECOND
+    scene.checks.healed()
+    scene.now = (101 + SETTLE_SECONDS) * SECOND
+    call = scene.begin(request=READ, timeout=1.0)
+    scene.now += SECOND
+    scene.history.fail(call, DeadlineExceededError())
+
+
 def test_a_call_that_fails_after_a_minute_in_a_healed_world_is_found() -> None:
     def body(scene: Scene) -> None:
         fails_after(scene, 90, 100 + CALL_SECONDS_MAX, DeadlineExceededError())

@@ -65,7 +65,7 @@ class CallsEnd(ClientCheck):
             return
         waited = call.ended_ns - max(call.began_ns, self.healed_ns)
         # Who gives a call a second may lose it to the first node that is silent.
-        is_patient = call.timeout_ns >= PATIENT_SECONDS * SECOND
+        is_patient = not 0 < call.timeout_ns < PATIENT_SECONDS * SECOND
         # And who has no key to send a batch again safely gives it up at the first doubt.
         is_patient &= call.version != 1 or all(event.timestamp for event in call.events)
         is_settled = is_patient and call.began_ns >= self.healed_ns + SETTLE_SECONDS * SECOND
