@@ -21,7 +21,7 @@ def numbered(count: int, kind: int = RAFT) -> list[bytes]:
     return [frame_of(kind, n.to_bytes(4, "little") * 10) for n in range(count)]
 
 
-# --- connecting ----------------------------------------------------------------------------
+# --- connecting --------------------------------------------------------------------------
 
 
 def test_what_is_said_arrives_whole_and_in_order_both_ways() -> None:
@@ -131,7 +131,7 @@ def test_an_address_is_bound_only_while_its_process_lives() -> None:
     assert not hosts.network.is_bound((B, 7001))
 
 
-# --- cuts ------------------------------------------------------------------------------------
+# --- cuts --------------------------------------------------------------------------------
 
 
 def test_what_was_said_during_a_short_cut_arrives_after_it() -> None:
@@ -174,7 +174,7 @@ def test_a_sender_gives_up_when_it_is_heard_and_hears_no_acknowledgement() -> No
     assert isinstance(pair.near.error, TimeoutError)
 
 
-# --- what befalls frames ------------------------------------------------------------------------
+# --- what befalls frames -----------------------------------------------------------------
 
 
 def test_a_flipped_bit_is_refused_by_the_framer_of_the_peers() -> None:
@@ -271,7 +271,7 @@ def test_connections_between_two_hosts_are_broken_on_request_and_no_others() -> 
     assert pair.near.calls == pair.far.calls == ["made", "lost"]
 
 
-# --- ends and buffers -----------------------------------------------------------------------------
+# --- ends and buffers --------------------------------------------------------------------
 
 
 def test_who_closes_is_heard_to_the_last_byte_and_then_not_any_more() -> None:

@@ -113,7 +113,7 @@ def test_workers_give_results_and_exceptions_at_the_jobs_end() -> None:
     assert isinstance(broken.exception(0), ZeroDivisionError)
 
 
-# --- a pause -------------------------------------------------------------------------------
+# --- a pause -----------------------------------------------------------------------------
 
 
 def test_a_paused_process_does_nothing_and_then_all_that_was_due() -> None:
@@ -139,7 +139,7 @@ def test_others_go_on_while_one_is_paused() -> None:
     assert len(seen) > 50
 
 
-# --- the end -------------------------------------------------------------------------------
+# --- the end -----------------------------------------------------------------------------
 
 
 def test_nothing_of_a_dead_process_has_an_effect() -> None:
