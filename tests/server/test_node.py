@@ -486,3 +486,21 @@ def test_a_vote_that_can_not_be_written_stops_the_node(ask: str) -> None:
         node.hand_over_lead(1)
     assert isinstance(node.failure, FatalStorageError) and host.error is node.failure
     node.close()
+
+
+def test_damage_that_can_not_be_noted_stops_the_node() -> None:
+    """The note is written while a query is answered, where an error would be the client's."""
+    node, _ = node_with_damage(disk := MemoryDisk())
+    noted: list[int] = []
+
+    def broken(index: int) -> None:
+        noted.append(index)
+        raise FatalStorageError("fdatasync failed")
+
+    node.opened.note_rotten = broken  # type: ignore[method-assign]
+    inside = UsageQuery(1, "calls", START_NS, START_NS + 10**9)
+    with pytest.raises(FatalStorageError):  # how an inline host hears of a failed node
+        handlers.answer(node, inside, lambda *_: None)
+    assert noted and isinstance(node.failure, FatalStorageError)
+    node.close()
+    assert not disk.locked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,6 +17,9 @@ import pytest
 from unimeter.bench.frames import METRICS, encode_ingest, encode_metric_put, encode_query
 from unimeter.bench.node import MeasuredNode, receive_exactly, request
 from unimeter.demo.process import free_port
+from unimeter.server.process import on_exception
+from unimeter.server.server import Server
+from unimeter.storage.disk import FatalStorageError
 
 START_NS = 1_767_225_600 * 10**9
 DAY_NS = 86_400 * 10**9
@@ -161,3 +165,32 @@ def test_a_failed_sync_ends_the_process_without_an_acknowledgement(tmp_path: Pat
         count = int.from_bytes(request(sock, query)[1][16:24], "little")
         assert count == answered, "what was not synced was not acknowledged"
         sock.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [(FatalStorageError("fdatasync failed"), True), (AssertionError(), True), (KeyError(1), False)],
+)
+def test_a_failed_disk_or_a_broken_invariant_in_any_callback_stops_the_node(
+    tmp_path: Path, error: Exception, is_final: bool
+) -> None:
+    """A process that goes on after a failed sync would acknowledge what it does not have."""
+    told: list[str] = []
+
+    def broken() -> None:
+        raise error
+
+    async def inside() -> BaseException | None:
+        async with Server(tmp_path / "data", port=0, http_port=0) as server:
+            loop = asyncio.get_running_loop()
+            loop.default_exception_handler = (  # type: ignore[method-assign]
+                lambda context: told.append(context["message"])
+            )
+            loop.set_exception_handler(lambda _, context: on_exception(server, context))
+            loop.call_soon(broken)
+            await asyncio.sleep(0.05)
+            found, server.failure = server.failure, None
+        return found
+
+    assert asyncio.run(inside()) is (error if is_final else None)
+    assert len(told) == 1, "it is told in any case"
