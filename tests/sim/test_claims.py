@@ -156,6 +156,16 @@ def test_a_leader_counts_as_committed_what_a_majority_has_on_disk() -> None:
     check.turn(leader)
 
 
+def test_two_of_five_are_no_majority() -> None:
+    machines = {n: node(n, synced=3 if n < 3 else 1) for n in range(1, 6)}
+    check, leader = ClaimsAreDurable(machines), machines[1]
+    leader.node.replica.raft.role = LEADER
+    leader.node.replica.raft.commit = 1
+    check.turn(leader)
+    leader.node.replica.raft.commit = 3
+    fails(NAME, "of 5", check.turn, leader)
+
+
 def test_what_a_node_counts_it_has_itself() -> None:
     one = node(1, synced=2, written=3)
     check = ClaimsAreDurable({1: one})
