@@ -17,6 +17,8 @@ import pytest
 from unimeter.bench.frames import METRICS, encode_ingest, encode_metric_put, encode_query
 from unimeter.bench.node import MeasuredNode, receive_exactly, request
 from unimeter.demo.process import free_port
+from unimeter.server import process
+from unimeter.server.config import Config
 from unimeter.server.process import on_exception
 from unimeter.server.server import Server
 from unimeter.storage.disk import FatalStorageError
@@ -194,3 +196,30 @@ def test_a_failed_disk_or_a_broken_invariant_in_any_callback_stops_the_node(
 
     assert asyncio.run(inside()) is (error if is_final else None)
     assert len(told) == 1, "it is told in any case"
+
+
+def test_a_disk_that_fails_in_the_last_snapshot_is_a_failure_and_no_damaged_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A supervisor that does not start a damaged directory again must start this one."""
+    start, stop = Server.start, Server.stop
+
+    async def started(server: Server) -> None:
+        await start(server)
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+
+    async def stopped(server: Server) -> None:
+        await stop(server)
+        raise FatalStorageError("superblock: fdatasync failed")
+
+    def exits(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Server, "start", started)
+    monkeypatch.setattr(Server, "stop", stopped)
+    monkeypatch.setattr(process, "_settle_collector", lambda: None)
+    monkeypatch.setattr(os, "_exit", exits)
+    with pytest.raises(SystemExit) as caught:
+        process.serve(Config(data_dir=str(tmp_path / "data"), port=0, http_port=0))
+    assert caught.value.code == process.EXIT_FAILED
+    assert "stopped: FatalStorageError: superblock: fdatasync failed" in capsys.readouterr().err

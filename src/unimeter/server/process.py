@@ -94,7 +94,10 @@ async def _serve(config: Config) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             # A second signal means now; what was acknowledged is on the disk.
             loop.add_signal_handler(number, os._exit, EXIT_FAILED)
-        await server.stop()
+        try:
+            await server.stop()
+        except FatalStorageError as error:  # the directory is fine, the disk is not
+            server.failure = server.failure or error
     if server.failure is not None:
         if not isinstance(server.failure, DataError):
             traceback.print_exception(server.failure)  # our own mistake: say where
