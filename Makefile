@@ -63,8 +63,8 @@ sim-engine: $(VENV)/.installed-dev ## the engine against an independent meter, w
 	HYPOTHESIS_PROFILE=fresh $(bin)/python -m pytest -n $(WORKERS) -p no:cacheprovider \
 		$(wildcard tests/engine tests/wire) $(ARGS)
 
-planted: $(VENV)/.installed-dev ## plant known bugs one by one; the simulator and the tests must find each
-	$(bin)/python -m tests.planted $(ARGS)
+planted: $(VENV)/.installed-dev ## plant known bugs one by one; each must be found (ARGS=--search: anew)
+	$(bin)/python -m tests.planted --jobs $(WORKERS) $(ARGS)
 
 jepsen: $(VENV)/.installed-dev ## real clusters under kills, pauses and partitions, judged by checkers
 	$(bin)/python -m tests.jepsen $(ARGS)

@@ -5,8 +5,8 @@ Each question is a process of its own, because a planted bug stays in its proces
     a test      pytest with UNIMETER_PLANTED set, which tests/conftest.py honours
     seeds       `python -m tests.planted.seeds`, one line of JSON for each seed
 
-A finder is believed only if it is quiet without the bug: `control` runs the same test, or the
-very seed, on the code as it is.
+A finder is believed only if it is quiet without the bug: the control runs the same test, or the
+very seed, on the code as it is. Bugs that share a seed or a test share its control.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _SLIPS = frozenset({"AttributeError", "ImportError", "NameError", "TypeError", "
 """Ends of a run that come from a slip in the planted lines, and not from the bug they mean."""
 
 _TESTS_FAILED = 1  # pytest's exit code; others mean that the tests could not be run
+_NO_END = 1e9  # seconds
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,28 @@ class Found:
     trouble: str = ""  # why it does not count, as a sentence
 
 
-def environment(bug: Bug, *, is_planted: bool) -> dict[str, str]:
-    """The environment of a finder, with the bug or as its control."""
-    found = {name: value for name, value in os.environ.items() if name != VARIABLE}
+def environment(name: str, *, is_pure: bool) -> dict[str, str]:
+    """The environment of a finder, with the bug of that name, or "" as its control."""
+    found = {key: value for key, value in os.environ.items() if key != VARIABLE}
     found.pop("UNIMETER_PURE", None)
-    if bug.is_in_kernel:
+    if is_pure:
         found["UNIMETER_PURE"] = "1"
-    if is_planted:
-        found[VARIABLE] = bug.name
+    if name:
+        found[VARIABLE] = name
     return found
 
 
 # --- a named test ----------------------------------------------------------------------
 
 
-def run_test(bug: Bug, *, is_planted: bool) -> tuple[int, str]:
-    """Run the bug's test until its first failure: pytest's exit code and what it said."""
-    assert bug.test is not None
+def run_test(node_id: str, name: str, *, is_pure: bool) -> tuple[int, str]:
+    """Run a test until its first failure, with a bug: pytest's exit code and what it said."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, bug.test.node_id],
+            [sys.executable, "-m", "pytest", *options, node_id],
             cwd=ROOT,
-            env=environment(bug, is_planted=is_planted),
+            env=environment(name, is_pure=is_pure),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,23 +84,29 @@ def run_test(bug: Bug, *, is_planted: bool) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@cache
+def control_of_test(node_id: str, is_pure: bool) -> str:
+    """What a test says against the code as it is; "" if it passes."""
+    code, output = run_test(node_id, "", is_pure=is_pure)
+    return tail_of(output) if code else ""
+
+
 def find_by_test(bug: Bug) -> Found:
     """Run the directed test with the bug, where it must fail, and without, where it must not."""
     assert bug.test is not None
     began = time.monotonic()
-    name = bug.test.node_id.removeprefix("tests/")
-    code, output = run_test(bug, is_planted=True)
+    node_id, is_pure = bug.test.node_id, bug.is_in_kernel
+    code, output = run_test(node_id, bug.name, is_pure=is_pure)
     seconds = time.monotonic() - began
+    trouble = ""
     if code != _TESTS_FAILED:
-        return Found(bug, False, "test", name, trouble=f"the test did not fail: {tail_of(output)}")
-    if not bug.test.is_reason(output):
+        trouble = f"the test did not fail: {tail_of(output)}"
+    elif not bug.test.is_reason(output):
         trouble = f"the test failed, and not for {bug.test.says!r}: {tail_of(output)}"
-        return Found(bug, False, "test", name, trouble=trouble)
-    code, output = run_test(bug, is_planted=False)
-    if code != 0:
-        trouble = f"the test fails without the bug as well: {tail_of(output)}"
-        return Found(bug, False, "test", name, trouble=trouble)
-    return Found(bug, True, "test", name, f"{seconds:.1f} s")
+    elif words := control_of_test(node_id, is_pure):
+        trouble = f"the test fails without the bug as well: {words}"
+    where = node_id.removeprefix("tests/")
+    return Found(bug, not trouble, "test", where, f"{seconds:.1f} s", trouble=trouble)
 
 
 def tail_of(output: str) -> str:
@@ -112,14 +119,14 @@ def tail_of(output: str) -> str:
 
 
 def run_seeds(
-    bug: Bug, first: int, last: int, profile: str, seconds: float, *, is_planted: bool
+    seeds: range, profile: str, seconds: float, name: str, *, is_pure: bool
 ) -> Iterator[dict[str, Any]]:
     """Run seeds one after the other until one fails or the time is up; what each came to."""
-    words = ["-m", "tests.planted.seeds", str(first), str(last), profile, str(seconds)]
+    numbers = [str(seeds.start), str(seeds.stop - 1), profile, str(seconds)]
     process = subprocess.Popen(
-        [sys.executable, *words],
+        [sys.executable, "-m", "tests.planted.seeds", *numbers],
         cwd=ROOT,
-        env=environment(bug, is_planted=is_planted),
+        env=environment(name, is_pure=is_pure),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -132,35 +139,36 @@ def run_seeds(
         yield {"seed": 0, "passed": False, "checker": "", "failure": "the process of seeds died"}
 
 
-def find_by_seeds(bug: Bug, seeds: range, profile: str = "swarm", seconds: float = 1e9) -> Found:
+@cache
+def passes_without(seed: int, profile: str, is_pure: bool) -> bool:
+    """The control of a seed."""
+    results = run_seeds(range(seed, seed + 1), profile, _NO_END, "", is_pure=is_pure)
+    return all(result["passed"] for result in results)
+
+
+def find_by_seeds(bug: Bug, seeds: range, profile: str, seconds: float = _NO_END) -> Found:
     """Run seeds with the bug until one fails that passes without it."""
-    began, tried, first = time.monotonic(), 0, seeds.start
+    began, tried, left = time.monotonic(), 0, seeds
     trouble = ""
-    while first < seeds.stop:
-        left = seconds - (time.monotonic() - began)
-        if tried and left <= 0:
+    while left:
+        rest = seconds - (time.monotonic() - began)
+        if tried and rest <= 0:
             break
-        results = list(run_seeds(bug, first, seeds.stop - 1, profile, left, is_planted=True))
+        results = list(run_seeds(left, profile, rest, bug.name, is_pure=bug.is_in_kernel))
         result, tried = results[-1], tried + len(results)
         if result["passed"]:
             break
-        first = result["seed"] + 1
-        if first == 1:
+        seed, checker = result["seed"], result["checker"]
+        if not seed:
             return Found(bug, False, trouble=result["failure"])
-        checker = result["checker"]
         if checker in _SLIPS or (checker in _NO_PROOF and bug.kind != "storage"):
-            trouble = f"; seed {result['seed']} ended with {checker}, which proves nothing"
-        elif passes_without(bug, result["seed"], profile):
+            trouble = f"; seed {seed} ended with {checker}, which proves nothing"
+        elif passes_without(seed, profile, bug.is_in_kernel):
             effort = f"{tried} seed{'s' * (tried > 1)}, {time.monotonic() - began:.0f} s"
-            seed, where = result["seed"], f"seed {result['seed']}"
+            where = f"seed {seed}"
             return Found(bug, True, checker, where, effort, seed, profile, result["failure"])
         else:
-            trouble = f"; seed {result['seed']} fails without the bug as well"
+            trouble = f"; seed {seed} fails without the bug as well"
+        left = range(seed + 1, seeds.stop)
     effort = f"{tried} seeds, {time.monotonic() - began:.0f} s"
     return Found(bug, False, effort=effort, trouble=f"none of {tried} seeds found it{trouble}")
-
-
-def passes_without(bug: Bug, seed: int, profile: str) -> bool:
-    """The control of a seed."""
-    results = run_seeds(bug, seed, seed, profile, 1e9, is_planted=False)
-    return all(result["passed"] for result in results)
