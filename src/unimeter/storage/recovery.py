@@ -368,6 +368,10 @@ def _load(
 ) -> Opened:
     """Everything but the replay."""
     _remove_temporary(disk, path)
+    # The process before this one may have been killed between a rename and the sync of the
+    # directory: then a file that is there has a name that a power cut takes back.
+    for folder in (path, *(f"{path}/{folder}" for folder in _FOLDERS)):
+        disk.sync_directory(folder)
     notes = [superblock.mended] if superblock.mended else []
     finished = finish_install(disk, path, superblock)
     if finished:
