@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pytest
 
+from unimeter.engine.entries import NOOP
 from unimeter.sim.chance import Chance
-from unimeter.sim.disk import SimDisk
+from unimeter.sim.disk import DeadProcess, SimDisk
 from unimeter.storage.disk import FatalStorageError
 from unimeter.storage.layout import Identity
+from unimeter.storage.recovery import open_directory
 from unimeter.storage.superblock import COPIES, COPY_BYTES, Superblock, SuperblockFile, decode_copy
 from unimeter.storage.wal import Wal, WalLimits
 
@@ -113,3 +115,34 @@ def test_a_vote_that_could_not_be_written_is_not_current() -> None:
     with pytest.raises(FatalStorageError):
         opened.update(term=4, vote=2)
     assert (opened.current.term, opened.current.vote) == (3, 1)
+
+
+def test_a_start_makes_durable_the_names_of_the_files_that_it_counts() -> None:
+    """A process is killed between the rename of a segment and the sync of its directory."""
+    disk = SimDisk(Chance(1))
+    opened = open_directory(disk.process(), "d", bounds=BOUNDS)
+    index = opened.wal.last_index
+    is_renamed = False
+
+    def stop_before_the_directory_is_synced(operation: str, path: str, _: int) -> None:
+        nonlocal is_renamed
+        is_renamed |= operation == "rename" and path.startswith("d/log/")
+        if is_renamed and operation == "sync_directory":
+            raise DeadProcess
+
+    disk.on_operation = stop_before_the_directory_is_synced
+    with pytest.raises(DeadProcess):
+        while True:
+            index += 1
+            opened.wal.append(index, opened.wal.last_term, NOOP, 0, b"")
+            opened.wal.sync()
+    disk.on_operation = None
+    disk.kill()
+    assert is_renamed
+
+    again = open_directory(disk.process(), "d", bounds=BOUNDS)
+    counted = again.wal.synced_index
+    disk.power_cut(arrival=0.0)
+
+    after = open_directory(disk.process(), "d", bounds=BOUNDS)
+    assert after.wal.last_index == counted
