@@ -127,7 +127,7 @@ def draw(profile: str, chance: Chance) -> Options:
         options.minority = chance.pick(MINORITIES)
     options.has_probes = options.nodes > 1 and chance.hit(0.5)
     options.clients = chance.between(3, 6)
-    options.calls = {"lite": 20, "swarm": 35, "soak": 120}[profile]
+    options.calls = {"lite": 20, "swarm": 30, "soak": 120}[profile]
     return options
 
 

@@ -28,7 +28,7 @@ from unimeter.wire.messages import ErrorReply, UsageQuery
 if TYPE_CHECKING:
     from unimeter.sim.world import World
 
-PAUSE_SECONDS = (0.02, 0.6)  # between two reads of one node
+PAUSE_SECONDS = (0.05, 0.8)  # between two reads of one node
 AROUND_NS = 90 * DAY_NS  # before and after the beginning: all events of a run
 
 

@@ -103,7 +103,8 @@ def draw_schema(chance: Chance, code: str, agg: AggType, kind: PeriodType) -> Me
     keys = chance.sample(DIMENSIONS, chance.pick((0, 1, 1, 2, 3)))
     is_unique = agg == AggType.COUNT_UNIQUE
     resolution = chance.pick(tuple(Resolution))
-    zone = "UTC" if kind == PeriodType.FIXED else chance.pick(ZONES)
+    has_zone = kind != PeriodType.FIXED and chance.hit(0.5)
+    zone = chance.pick(ZONES) if has_zone else "UTC"
     if kind == PeriodType.HOUR or resolution == Resolution.HOUR:
         # The hours of a zone are a table of a century, megabytes that every start copies.
         zone = zone if chance.hit(ZONED_HOURS) else "UTC"
