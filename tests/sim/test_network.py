@@ -341,3 +341,14 @@ def test_a_paused_process_reads_when_its_pause_is_over() -> None:
     assert pair.far.chunks == []
     hosts.run(0.2)
     assert pair.far.heard == b"x"
+
+
+def test_a_connection_that_is_lost_before_its_maker_knows_of_it_is_made_and_lost() -> None:
+    hosts = Hosts()
+    server, client = hosts.process(1), hosts.process(2)
+    hosts.network.listen(server, Ear, FakeSocket((server.ip, 7001)))
+    ear = Ear()
+    made = hosts.task(client, client.loop.create_connection(lambda: ear, server.ip, 7001))
+    assert hosts.until(lambda: hosts.network.break_connections(client.ip, server.ip) > 0)
+    assert not made
+    assert hosts.until(lambda: bool(made) and ear.calls == ["made", "lost"])

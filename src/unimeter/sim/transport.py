@@ -62,6 +62,7 @@ class SimTransport(asyncio.Transport):
         self._is_closing = self._is_lost = self._is_made = False
         self._is_reading = True
         self._is_full = False
+        self._error: BaseException | None = None
         self._high, self._low = HIGH_BYTES, HIGH_BYTES // 4
         self._inbox: list[bytes | BaseException | None] = []
 
@@ -74,9 +75,10 @@ class SimTransport(asyncio.Transport):
     def made(self) -> None:
         """Tell the protocol that it is connected."""
         self._is_made = True
-        if self._is_lost:
-            return
         self._protocol.connection_made(self)
+        if self._is_lost:  # before anybody knew of it: asyncio tells of both
+            self.process.loop.call_soon(self._protocol.connection_lost, self._error)
+            return
         self._read_inbox()
 
     # --- in ----------------------------------------------------------------------------
@@ -185,6 +187,7 @@ class SimTransport(asyncio.Transport):
         if self._is_lost:
             return
         self._is_lost = self._is_closing = True
+        self._error = error
         self.network.forget(self)
         if self._is_made:
             self._protocol.connection_lost(error)
