@@ -17,7 +17,7 @@ from unimeter.raft.messages import LEADER, MSG_APP_RESP, MSG_VOTE, MSG_VOTE_RESP
 from unimeter.raft.storage import Compacted, Unavailable
 from unimeter.server.peer_codec import decode_message
 from unimeter.sim.platform import DATA_DIR
-from unimeter.sim.replica_checks import ReplicaCheck
+from unimeter.sim.replica_checks import LogMatching, ReplicaCheck
 from unimeter.storage.superblock import COPIES, COPY_BYTES, decode_copy
 from unimeter.wire.peer import HEADER_BYTES, RAFT
 
@@ -141,3 +141,61 @@ class ClaimsAreDurable(ReplicaCheck):
     def gone(self, machine: Machine) -> None:
         self._commits.pop(machine.name, None)
         self._durable.pop(machine.name, None)
+
+
+class CommitsAreRight(ReplicaCheck):
+    """A commit index moves for a reason (Raft, sections 5.3 and 5.4.2).
+
+    A leader's own moves only to an entry of its own term: counting copies of an older one is
+    the paper's figure 8. A follower's moves only over entries that it shares with the leader:
+    what its append did not cover may be another leader's. The harm of either comes much
+    later, if ever, so the move itself is looked at.
+
+    Does not see a commit that moved in the turn in which a node took the lead.
+    """
+
+    def __init__(self, log: LogMatching, machines: dict[int, Machine]) -> None:
+        self._log, self._machines = log, machines
+        self._known: dict[str, tuple[int, int, bool]] = {}  # term, commit, whether it leads
+
+    def turn(self, machine: Machine) -> None:
+        raft = machine.node.replica.raft
+        now = raft.term, raft.commit, raft.role is LEADER
+        before, self._known[machine.name] = self._known.get(machine.name), now
+        if before is None or raft.commit == before[1]:
+            return
+        try:
+            term = raft.term_of(raft.commit)
+        except (Compacted, Unavailable, DataError):
+            return
+        if now[2]:
+            if before[2] and before[0] == raft.term and term != raft.term:
+                self.fail(
+                    f"{machine.name} leads in term {raft.term} and committed entry {raft.commit} "
+                    f"of term {term} by counting"
+                )
+            return
+        right = self._right_term(raft.commit, raft.term)
+        if right and term != right:
+            self.fail(
+                f"{machine.name} takes entry {raft.commit} for committed and has one of term "
+                f"{term} there; it is of term {right}"
+            )
+
+    def _right_term(self, index: int, term: int) -> int:
+        """Of the committed entry, or of the leader's; 0 where nobody can say."""
+        known = self._log.committed.get(index)
+        if known is not None:
+            return known.term
+        for other in self._machines.values():
+            if other.is_ready:
+                raft = other.node.replica.raft
+                if raft.role is LEADER and raft.term == term and index <= raft.last_index:
+                    try:
+                        return int(raft.term_of(index))
+                    except (Compacted, Unavailable, DataError):
+                        return 0
+        return 0
+
+    def gone(self, machine: Machine) -> None:
+        self._known.pop(machine.name, None)

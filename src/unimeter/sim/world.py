@@ -24,7 +24,7 @@ from unimeter.server.node import Node
 from unimeter.sim import replica_checks
 from unimeter.sim.auditor import Auditor
 from unimeter.sim.chance import Chance
-from unimeter.sim.claims import ClaimsAreDurable
+from unimeter.sim.claims import ClaimsAreDurable, CommitsAreRight
 from unimeter.sim.disk import shown
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.faults import Faults
@@ -85,6 +85,7 @@ class World:
             self.snapshots,
             self.durable,
             self.claims,
+            CommitsAreRight(self.log, self.machines),
             self.situations,
         ]
         blank = replica_checks.ReplicaCheck.turn
