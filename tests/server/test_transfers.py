@@ -128,3 +128,35 @@ def test_the_proposals_of_a_deposed_leader_that_takes_a_snapshot_have_an_unknown
     assert isinstance(reply, ErrorReply) and reply.code == ErrorCode.OUTCOME_UNKNOWN
     assert w.nodes[1].node.inflight_bytes == 0 and w.nodes[1].node.idle
     w.check_same()
+
+
+def test_a_node_whose_snapshot_is_too_old_when_it_arrives_gets_a_newer_one(w: World) -> None:
+    """The leader's log has gone on meanwhile, and no longer reaches back to it."""
+    w.crash(3)
+    leave_behind(w, 3)
+    held: list[tuple[int, object]] = []
+
+    def hold(sender: int, to: int, kind: int, payload: object) -> bool:
+        return kind == SNAPSHOT and not held and bool(held.append((kind, payload)) or True)
+
+    w.post, post = (  # type: ignore[method-assign]
+        lambda sender, to, kind, payload: (
+            True if hold(sender, to, kind, payload) else post(sender, to, kind, payload)
+        ),
+        w.post,
+    )
+    member = w.start(3)
+    w.tick(10)
+    assert held and member.cluster.transfers.installed == 0
+    first = 10**6
+    old = held[0][1].message.snapshot.meta.index  # type: ignore[attr-defined]
+    client = w.client(1)
+    while w.nodes[1].node.wal.first_index <= old + 1:
+        client.ingest(7, 1, first=first)
+        first += 1
+        w.settle()
+        w.nodes[1].node.tick()
+    held[0][1].arrive(member)  # type: ignore[attr-defined]
+    w.tick(40)
+    assert member.cluster.transfers.installed == 2
+    w.check_same()

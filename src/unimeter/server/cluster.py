@@ -189,9 +189,9 @@ class Cluster:
     def on_message(self, message: Message) -> None:
         """A raft message."""
         if self.joining.may_hear(message):
+            self.node.receive(message)
             if message.type is MSG_APP_RESP:
                 self.transfers.heard(message.sender)
-            self.node.receive(message)
 
     def on_frame(self, sender: int, kind: int, payload: memoryview | bytes) -> None:
         """Anything else."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from unimeter.errors import DataError
 from unimeter.raft.messages import Message, Snapshot
+from unimeter.raft.progress import ProgressState
 from unimeter.server.peer_snapshots import Worker
 from unimeter.storage.incoming import OutgoingFile, remove_stale_parts
 from unimeter.storage.install import Received
@@ -89,8 +90,20 @@ class Transfers:
                 self.cluster.node.request_turn()
 
     def heard(self, node_id: int) -> None:
-        """The core heard from a node that has the file."""
-        self._unanswered.pop(node_id, None)
+        """The core has heard from a node: is the file that it was sent its state now?
+
+        The core goes on by itself only where its log reaches back to that file. If retention
+        has removed more meanwhile, it waits to be told, and then sends a newer one.
+        """
+        if node_id not in self._unanswered:
+            return
+        progress = self.cluster.node.replica.raft.status().progress.get(node_id)
+        if progress is not None and progress.state is ProgressState.SNAPSHOT:
+            if progress.match < progress.pending_snapshot:
+                return
+            self.cluster.node.replica.raft.report_snapshot(node_id, True)
+            self.cluster.node.request_turn()
+        del self._unanswered[node_id]
 
     # --- in ----------------------------------------------------------------------
 
