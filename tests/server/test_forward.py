@@ -29,6 +29,7 @@ from unimeter.wire.messages import (
 from unimeter.wire.peer import FORWARD, FORWARD_REPLY
 from unimeter.wire.v1_requests import encode_request as encode_v1
 from unimeter.wire.v2_ingest import encode_ingest
+from unimeter.wire.v2_replies import encode_response as encode_v2_response
 from unimeter.wire.v2_requests import encode_request as encode_v2
 
 
@@ -57,7 +58,8 @@ class Links:
         self.up = {2, 3}
         self.now = 100.0
         self.sent: list[tuple[int, int, bytes]] = []  # node, link id, payload
-        self.forwarder = Forwarder(self._send, lambda: self.now)
+        self.looped: list[tuple[int, bytes]] = []  # link id, payload
+        self.forwarder = Forwarder(self._send, lambda: self.now, 1, self._loop_back)
 
     def _send(self, node: int, frame: bytes) -> bool:
         if node not in self.up:
@@ -66,6 +68,11 @@ class Links:
         assert header is not None
         self.sent.append((node, header.request_id, frame[16:]))
         return True
+
+    def _loop_back(self, frame: bytes) -> None:
+        header = parse_request_header(frame)
+        assert header is not None
+        self.looped.append((header.request_id, frame[16:]))
 
     def take(self, connection: FakeConnection, request_id: int, frame: bytes) -> bool:
         header = parse_request_header(frame)
@@ -470,3 +477,21 @@ def test_version_1_is_never_told_not_leader(w: World) -> None:
     answered = [client.frames[one].status for client, one in asked if one in client.frames]
     assert len(answered) > 12
     assert Status.NOT_LEADER not in answered
+
+
+def test_a_batch_in_doubt_that_this_node_carries_out_is_not_taken_for_new_if_it_is_forgotten(
+    links: Links,
+) -> None:
+    """Found by the simulator: the client was told that nothing was counted, and sent it anew."""
+    connection = FakeConnection()
+    payload = encode_ingest(batch(7, 1), session_hi=1, session_lo=2, sequence=3)
+    links.forwarder.lead_changed(2)
+    links.take(connection, 5, request_frame(2, PacketType.INGEST_SYNC, 5, payload))
+    links.forwarder.lead_changed(0)  # node 2 may have counted it
+    links.forwarder.let_in(lambda request: pytest.fail("its reply could not be looked at"))
+    ((link_id, looped),) = links.looped
+    assert looped == payload
+    code = ErrorCode.SEQUENCE_TOO_OLD
+    words = encode_v2_response(PacketType.INGEST_SYNC, ErrorReply(code, "forgotten"), 9)
+    links.forwarder.replies(response_frame(2, Status.ERROR, link_id, words))
+    assert connection.refused == [(5, ErrorCode.OUTCOME_UNKNOWN)] and not connection.told

@@ -85,7 +85,9 @@ class Cluster:
             incoming=incoming,
             platform=node.platform,
         )
-        self.forwarder = Forwarder(self._forward, node.platform.monotonic)
+        self.forwarder = Forwarder(
+            self._forward, node.platform.monotonic, members.node_id, self._loop_back
+        )
         self.joining = Joining(members, node, say)
         self.standing = Standing(self)
         self.hashes = Hashes(members, node, self._send_hash, say)
@@ -256,12 +258,18 @@ class Cluster:
         stand_in = self._stand_ins.get(sender)
         if stand_in is None:
             stand_in = Connection(self.clients, is_stand_in=True)
-            kind = FrameKind.FORWARD_REPLY
-            stand_in.stand_in_for(
-                StandInTransport(lambda data: self.peers.send_frame(sender, kind, data))
-            )
+            stand_in.stand_in_for(StandInTransport(self._way_back(sender)))
             self._stand_ins[sender] = stand_in
         return stand_in
+
+    def _way_back(self, sender: int) -> Callable[[bytes], object]:
+        """Where the replies to a node's requests go; this node's own come straight back."""
+        if sender == self.members.node_id:
+            return self.forwarder.replies
+        return lambda data: self.peers.send_frame(sender, FrameKind.FORWARD_REPLY, data)
+
+    def _loop_back(self, frame: bytes) -> None:
+        self._stand_in(self.members.node_id).take_frames(frame)
 
     # --- who leads --------------------------------------------------------------------
 

@@ -88,6 +88,11 @@ class Forwarded:
         return HOLD_V1_SECONDS if self.version == VERSION_1 else HOLD_SECONDS
 
     @property
+    def has_session(self) -> bool:
+        """Whether it is a session that tells a second one from the first."""
+        return self.version == VERSION_2 and self.kind in _INGEST
+
+    @property
     def may_repeat(self) -> bool:
         """Whether carrying it out twice is the same as once."""
         if self.kind not in _INGEST:
@@ -101,9 +106,19 @@ class Forwarded:
 class Forwarder:
     """The requests of this node's clients that another node answers."""
 
-    def __init__(self, send: Callable[[int, bytes], bool], clock: Callable[[], float]) -> None:
-        """`send` brings a frame to a node's stand-in; False when there is no link."""
+    def __init__(
+        self,
+        send: Callable[[int, bytes], bool],
+        clock: Callable[[], float],
+        own_id: int,
+        loop_back: Callable[[bytes], None],
+    ) -> None:
+        """`send` brings a frame to a node's stand-in; False when there is no link.
+
+        `loop_back` gives one to a stand-in of this node, whose id is `own_id`.
+        """
         self._send, self._clock = send, clock
+        self.own_id, self.loop_back = own_id, loop_back
         self._requests: dict[int, Forwarded] = {}
         self._last_id = 0
         self._lead = 0  # another node that leads; 0 = none is known
@@ -224,9 +239,19 @@ class Forwarder:
                 request.connection.refuse(request.version, request.request_id, reply)
 
     def let_in(self, take: Callable[[Forwarded], None]) -> None:
-        """This node leads now: carry out here what is held and was sent nowhere."""
+        """This node leads now: carry out here what is held.
+
+        What a former leader may have counted goes to a stand-in of this very node: if its
+        session is forgotten by now, the refusal must not reach the client as it is, for it
+        would say that nothing was counted.
+        """
         for link_id, request in list(self._requests.items()):
-            if not request.sent_to:
+            if request.sent_to:
+                continue
+            if request.is_in_doubt and request.has_session:
+                request.sent_to, request.sent_at = self.own_id, self._clock()
+                self.loop_back(request_with_id(request.frame, link_id))
+            else:
                 self._forget(link_id)
                 take(request)
 

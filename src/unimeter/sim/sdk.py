@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from unimeter import limits
 from unimeter.client.aio import AsyncClient
 from unimeter.client.core import Answer, Batch, IngestCall, Reply, decode
 from unimeter.client.core import Call as CoreCall
@@ -63,6 +64,7 @@ class Sdk(AsyncClient):
         self._chance, self._clock = chance, time_ns
         self._under_way: list[tuple[object, Call]] = []
         super().__init__(list(seeds), read_from="any" if read_from_any else "leader")
+        self._core.sessions.window = limits.SESSION_WINDOW  # as drawn; not known at import
 
     # --- what the host gives ---------------------------------------------------------
 
