@@ -154,7 +154,8 @@ class OldClient(SimClient):
     def _begin(
         self, what: str, request: Request | None, events: Sequence[Event], attempts: int
     ) -> Any:
-        seconds = min(CLOSING_SECONDS, attempts * (ATTEMPT_SECONDS + PAUSE_SECONDS))
+        # An attempt connects, asks for the map and then asks: each may take its time.
+        seconds = min(CLOSING_SECONDS, attempts * (3 * ATTEMPT_SECONDS + PAUSE_SECONDS))
         return self.history.begin(
             self.name,
             self.process,
