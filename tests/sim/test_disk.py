@@ -423,3 +423,9 @@ def test_the_same_seed_leaves_the_same_bytes_whatever_the_pid() -> None:
     assert history(7, 9) == history(7, 100_000) == history(7, 31)
     assert len({history(seed, 1) for seed in range(10)}) == 10
     assert shown("data/a.snap.123.tmp") == "data/a.snap.pid.tmp" != shown("data/log/1.tmp")
+
+
+def test_a_pid_is_shown_neither_in_a_path_nor_in_the_midst_of_a_sentence() -> None:
+    assert shown("d/snapshots/0a.snap.24798.tmp") == "d/snapshots/0a.snap.pid.tmp"
+    sentence = "snapshot at 74 failed: DiskFullError: d/4a.snap.24798.tmp: No space left on device"
+    assert "24798" not in shown(sentence) and "4a.snap.pid.tmp: No space" in shown(sentence)

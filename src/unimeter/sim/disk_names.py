@@ -23,13 +23,16 @@ from unimeter.sim.chance import Chance
 from unimeter.sim.disk_content import Content
 from unimeter.storage.disk import FatalStorageError
 
-_PID: Final = re.compile(r"\.\d+\.tmp$")
+_PID: Final = re.compile(r"\.\d+\.tmp\b")
 
 Change = tuple[str, str, Content]  # (name that goes or "", name that comes or "", file)
 
 
 def shown(path: str) -> str:
-    """The path as it may be told and sorted by: a pid in a temporary name is `pid`."""
+    """A path, or a sentence with paths in it, as it may be told and sorted by.
+
+    A pid in a temporary name is `pid`: it differs from process to process.
+    """
     return _PID.sub(".pid.tmp", path)
 
 
