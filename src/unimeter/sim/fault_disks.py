@@ -9,7 +9,10 @@ found, refused, and made good by the operator, who has a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unimeter.sim.chance import Chance
+from unimeter.sim.disk import SimDisk
 from unimeter.sim.fault_base import LONG_NS, SHORT_NS
 from unimeter.sim.fault_processes import ProcessFaults
 from unimeter.sim.fault_raft import RaftFaults
@@ -46,25 +49,19 @@ class DiskFaults(ProcessFaults, RaftFaults):
         return machine.name
 
     def _sync_fails(self, chance: Chance) -> str:
-        machine = self._victim(chance, self._ready())
-        if machine is None:
-            return ""
-        starts = machine.starts
-
-        def fails(path: str) -> bool:
-            if machine.starts != starts:
-                return False
-            machine.disk.fail_sync = None
-            machine.disk_erred = True
-            self.world.reach("sync failed")
+        def failed(machine: Machine) -> None:
             if self.chance.hit(0.5):  # what the kernel took for clean goes, while it matters
                 self._later(SHORT_NS, lambda: self._dark(machine, 0.0))
-            return True
 
-        machine.disk.fail_sync = fails
-        return machine.name
+        return self._fail_once(chance, "fail_sync", "sync failed", failed)
 
     def _write_fails(self, chance: Chance) -> str:
+        return self._fail_once(chance, "fail_write", "write failed", lambda machine: None)
+
+    def _fail_once(
+        self, chance: Chance, hook: str, situation: str, then: Callable[[Machine], None]
+    ) -> str:
+        """Have the next such operation of a process fail; `then` follows at once."""
         machine = self._victim(chance, self._ready())
         if machine is None:
             return ""
@@ -73,29 +70,28 @@ class DiskFaults(ProcessFaults, RaftFaults):
         def fails(path: str) -> bool:
             if machine.starts != starts:
                 return False
-            machine.disk.fail_write = None
+            setattr(machine.disk, hook, None)
             machine.disk_erred = True
-            self.world.reach("write failed")
+            self.world.reach(situation)
+            then(machine)
             return True
 
-        machine.disk.fail_write = fails
+        setattr(machine.disk, hook, fails)
         return machine.name
 
     def _rot(self, chance: Chance) -> str:
-        candidates = [one for one in self.world.machines.values() if one.was_ready]
-        machine = self._victim(chance, candidates)
-        if machine is None or not self._may_damage(machine):
-            return ""
-        what = machine.disk.rot(chance=chance)
-        machine.was_damaged |= bool(what)
-        return f"{machine.name} {what}" if what else ""
+        return self._damage(chance, lambda disk: disk.rot(chance=chance))
 
     def _misdirect(self, chance: Chance) -> str:
+        return self._damage(chance, lambda disk: disk.misdirect(chance=chance))
+
+    def _damage(self, chance: Chance, act: Callable[[SimDisk], str]) -> str:
+        """Destroy durable bytes, as far as the budget allows."""
         candidates = [one for one in self.world.machines.values() if one.was_ready]
         machine = self._victim(chance, candidates)
         if machine is None or not self._may_damage(machine):
             return ""
-        what = machine.disk.misdirect(chance=chance)
+        what = act(machine.disk)
         machine.was_damaged |= bool(what)
         return f"{machine.name} {what}" if what else ""
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unimeter.sim.chance import Chance
+from unimeter.sim.pipe import connection_reset
 from unimeter.sim.scheduler import MICROSECOND, MILLISECOND, Scheduler
 from unimeter.sim.story import Story
 from unimeter.sim.transport import FakeSocket, SimTransport
@@ -208,8 +209,8 @@ class Network:
         """Reset all connections between two hosts; how many."""
         ends = [e for e in self._ends if e.process.ip == ip and e.peer.process.ip == other]
         for end in ends:
-            end.lose(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
-            end.peer.lose(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+            end.lose(connection_reset())
+            end.peer.lose(connection_reset())
         return len(ends)
 
 

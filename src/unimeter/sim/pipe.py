@@ -59,8 +59,8 @@ class Pipe:
         chance = network.chance
         if weather.reset and chance.hit(weather.reset):
             network.count("connection reset")
-            self.source.lose(_reset())
-            self.target.lose(_reset())
+            self.source.lose(connection_reset())
+            self.target.lose(connection_reset())
             return
         number = network.next_number()
         kind = data[_KIND_AT] if self.is_peer and len(data) > _KIND_AT else 0
@@ -209,5 +209,6 @@ def _flipped(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-def _reset() -> ConnectionResetError:
+def connection_reset() -> ConnectionResetError:
+    """What a protocol is told when its connection was reset."""
     return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))

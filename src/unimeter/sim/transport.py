@@ -7,11 +7,9 @@ stands still, closing with what was written still on its way, and the loss of th
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from typing import TYPE_CHECKING, Any
 
-from unimeter.sim.pipe import Pipe
+from unimeter.sim.pipe import Pipe, connection_reset
 
 if TYPE_CHECKING:
     from unimeter.sim.network import Network
@@ -164,7 +162,7 @@ class SimTransport(asyncio.Transport):
         if self._is_lost:
             return
         self._is_closing = True
-        self.out.push_end(_reset())
+        self.out.push_end(connection_reset())
         self.process.loop.call_soon(self._end, None)
 
     def lose(self, error: BaseException) -> None:
@@ -181,7 +179,7 @@ class SimTransport(asyncio.Transport):
         if is_silent:
             self.out.go_dark()
         else:
-            self.out.push_end(_reset())
+            self.out.push_end(connection_reset())
 
     def _end(self, error: BaseException | None) -> None:
         if self._is_lost:
@@ -194,7 +192,7 @@ class SimTransport(asyncio.Transport):
 
     def answer_with_reset(self) -> None:
         """Bytes came for an end that is not there any more."""
-        self.peer.lose(_reset())
+        self.peer.lose(connection_reset())
 
     # --- what protocols ask ----------------------------------------------------------------
 
@@ -225,7 +223,3 @@ class SimTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         known = {"sockname": self._socket.name, "peername": self._peer_name, "socket": self._socket}
         return known.get(name, default)
-
-
-def _reset() -> ConnectionResetError:
-    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
