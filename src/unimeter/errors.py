@@ -6,7 +6,9 @@
     │   ├── NotFoundError           no such metric
     │   ├── AlreadyExistsError      a metric that exists and may not change this way
     │   ├── RangeUnavailableError   an exact answer needs events that retention removed
-    │   └── SessionExpiredError     the server forgot this session; outcome of a resend unknown
+    │   ├── SessionExpiredError     the server forgot this session; outcome of a resend unknown
+    │   ├── UnauthenticatedError    no key, or one that is not known or was revoked
+    │   └── ForbiddenError          the key is good, and not for this
     ├── ConnectionError             no connection, or it was lost      (retryable)
     ├── DeadlineExceededError       the caller's deadline passed       (retryable)
     ├── BackpressureError           the server asks to wait            (retryable)
@@ -58,6 +60,14 @@ class RangeUnavailableError(ClientError):
 
 class SessionExpiredError(ClientError):
     """The server no longer knows this session, so a resend can't be recognised."""
+
+
+class UnauthenticatedError(ClientError):
+    """No key was shown, or one that this node does not know or that was revoked."""
+
+
+class ForbiddenError(ClientError):
+    """The key is good, but its scope, account or metric does not cover the request."""
 
 
 class ConnectionError(UnimeterError, builtins.ConnectionError):

@@ -12,33 +12,22 @@ the prefix ``str:``, because 42 and "42" are two accounts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import click
 
+from unimeter.accounts import STRING_PREFIX as STRING_PREFIX
+from unimeter.accounts import parse_account as parse_account
 from unimeter.cli import moments
 from unimeter.cli.amounts import SCALE_DECIMALS_MAX
 from unimeter.errors import InvalidInputError
 from unimeter.types import Account, to_ns
 
 SERVER_DEFAULT = "localhost:7001"
-STRING_PREFIX = "str:"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_INTEGER_ACCOUNT = re.compile(r"0|[1-9]\d{0,19}")
-
-
-def parse_account(text: str) -> Account:
-    """The account that `text` names; digits without leading zeros are an integer."""
-    if text.startswith(STRING_PREFIX):
-        return text.removeprefix(STRING_PREFIX)
-    if _INTEGER_ACCOUNT.fullmatch(text) and int(text) < 2**64:
-        return int(text)
-    return text
 
 
 class AccountType(click.ParamType[Account]):

@@ -117,7 +117,8 @@ class Clients:
 
     def join(self, connection: Connection) -> int:
         """Give a connection its slot; 0 when there are too many."""
-        if len(self._connections) >= self.connections_max and not connection.is_stand_in:
+        is_own = connection.is_stand_in or connection.is_gateway
+        if len(self._connections) >= self.connections_max and not is_own:
             self.node.statistics.closed_too_many += 1
             return 0
         slot = (self._last_slot + 1) & _SLOT_MASK

@@ -61,6 +61,16 @@ class Config:
     cluster_secret: str = field(default="", repr=False)  # what peers prove that they know
     cluster_secret_file: str = ""  # or the file that holds it
     peer_bind: str = ""  # where to listen for peers; empty = as this node's entry in peers says
+    insecure: bool = False  # listen beyond loopback though there is no key
+    admin_key_file: str = ""  # holds a key of scope admin, beside those in the log
+    tls_cert: str = ""  # PEM, with its chain; then both ports speak TLS only
+    tls_key: str = ""  # PEM; empty = it is in tls_cert
+    tls_ca: str = ""  # PEM; who signs the peers' certificates, and the clients' if they need one
+    tls_clients: bool = False  # clients need a certificate of tls_ca
+    peer_tls: bool = False  # nodes speak TLS to each other, with certificates of tls_ca
+    http_body_bytes_max: int = 16 * 1024 * 1024  # of a request that is not a stream
+    mapping_file: str = ""  # TOML: how CloudEvents and OTLP become events
+    log_format: str = "text"  # or json
 
     def __post_init__(self) -> None:
         """Check every value; raise InvalidInputError naming the option and the fix."""
@@ -72,6 +82,8 @@ class Config:
             )
         if self.ack not in ("quorum", "leader"):
             raise InvalidInputError(f"ack must be 'quorum' or 'leader', not {self.ack!r}")
+        if self.log_format not in ("text", "json"):
+            raise InvalidInputError(f"log_format must be 'text' or 'json', not {self.log_format!r}")
         if not self.data_dir:
             raise InvalidInputError("data_dir is empty; name the directory to keep the data in")
         if not self.bind:
@@ -142,6 +154,15 @@ def _duration(name: str, value: object) -> int:
     return _quantity(name, value, _SECONDS, "90d, 12h or 3600 (seconds)")
 
 
+def _switch(name: str, value: object) -> bool:
+    """A bool, or the text for one."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise InvalidInputError(f"{name} must be true or false, not {value!r}")
+    return found
+
+
 def _text(name: str, value: object) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -169,6 +190,16 @@ PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "cluster_secret": _text,
     "cluster_secret_file": _text,
     "peer_bind": _text,
+    "insecure": _switch,
+    "admin_key_file": _text,
+    "tls_cert": _text,
+    "tls_key": _text,
+    "tls_ca": _text,
+    "tls_clients": _switch,
+    "peer_tls": _switch,
+    "http_body_bytes_max": _bytes,
+    "mapping_file": _text,
+    "log_format": _text,
 }
 assert list(PARSERS) == [one.name for one in fields(Config)]
 

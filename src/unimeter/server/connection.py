@@ -106,6 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         "builder",
         "clients",
         "held",
+        "is_gateway",
         "is_slow",
         "is_stand_in",
         "lists_no_alerts",
@@ -119,9 +120,12 @@ class Connection(asyncio.BufferedProtocol):
         "transport",
     )
 
-    def __init__(self, clients: Clients, *, is_stand_in: bool = False) -> None:
+    def __init__(
+        self, clients: Clients, *, is_stand_in: bool = False, is_gateway: bool = False
+    ) -> None:
         self.clients = clients
         self.is_stand_in = is_stand_in
+        self.is_gateway = is_gateway  # this process's own HTTP side, which knows who asks
         self.lists_no_alerts = False  # v1: another node lists what was missed
         self.map_version = 0  # in which the client asked for the partition map; 0: it did not
         self.node = clients.node

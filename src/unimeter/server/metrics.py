@@ -20,8 +20,8 @@ from typing import Any
 
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
-from unimeter.server.http import TEXT, Page
 from unimeter.server.node import Node
+from unimeter.server.pages import TEXT, Page
 
 
 class NodeCollector:

@@ -102,6 +102,9 @@ class Platform:
     lingers = True
     """Whether looking for input again takes time: else a loop that lingers never ends."""
 
+    serves_http = True
+    """Whether there is an HTTP side: a fake network has no use for it."""
+
     monotonic = staticmethod(time.monotonic)
     time_ns = staticmethod(time.time_ns)
     entropy = staticmethod(os.urandom)

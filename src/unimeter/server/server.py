@@ -27,18 +27,21 @@ import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from unimeter.errors import InvalidInputError
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
-from unimeter.server.http import TEXT, HttpPages, Page
 from unimeter.server.members import members_of
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
 from unimeter.server.opening import Place, open_place, run_node
+from unimeter.server.pages import TEXT, Page
 from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
+
+if TYPE_CHECKING:
+    from unimeter.server.web.site import Site
 
 __all__ = ["ListenError", "Server"]
 
@@ -85,9 +88,8 @@ class Server:
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()  # set when the node has failed
         self.say: Callable[[str], None] = lambda sentence: None
-        self._pages = HttpPages(
-            {"/health": self._health, "/ready": self._ready, "/metrics": self._no_metrics}
-        )
+        self.site: Site | None = None  # none where the platform serves no HTTP
+        self._metrics: Callable[[], Page] | None = None
         self._listeners: list[asyncio.AbstractServer] = []
         self._sockets: list[socket.socket] = []
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -129,7 +131,12 @@ class Server:
             self._sockets.append(http)
             peers = self._take_peer_port()
             self.port, self.http_port = main.getsockname()[1], http.getsockname()[1]
-            await self._listen(loop, http, self._pages.connection)
+            if self.platform.serves_http:
+                # Not before it is needed: programs that only use the SDK never import it.
+                from unimeter.server.web.site import Site
+
+                self.site = Site(self, loop)
+                await self._listen(loop, http, self.site.connection)
             self.clients = Clients(loop, self.platform)
             self.clients.advertise = config.advertise
             self.clients.on_failure = self._failed
@@ -141,7 +148,9 @@ class Server:
                     loop, self.members, self.node, self.clients, self.address, self.say
                 )
                 await self.cluster.start(peers)
-            self._pages.pages["/metrics"] = metrics_page(self.node, self.clients, self.cluster)
+            self._metrics = metrics_page(self.node, self.clients, self.cluster)
+            if self.site is not None:
+                self.site.attach()
             if early is not None:
                 early.close()
             await self._listen(loop, main, self.clients.connection)
@@ -208,18 +217,25 @@ class Server:
         self._tick_handle = loop.call_later(TICK_SECONDS, self._tick, loop)
         self.node.tick()
         self.clients.cut_off_stalled()
+        if self.site is not None:
+            self.site.tick()
 
     # --- pages -------------------------------------------------------------------
 
-    def _health(self) -> Page:
+    def health_page(self) -> Page:
+        """/health."""
         if self.failure is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"stopping: {self.failure}\n".encode()
         return HTTPStatus.OK, TEXT, b"ok\n"
 
-    def _no_metrics(self) -> Page:
-        return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready: replaying\n"
+    def metrics_page(self) -> Page:
+        """/metrics."""
+        if self._metrics is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready: replaying\n"
+        return self._metrics()
 
-    def _ready(self) -> Page:
+    def ready_page(self) -> Page:
+        """/ready."""
         if not self.is_ready:
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready: replaying or stopping\n"
         if self.cluster is not None and self.cluster.readiness:
@@ -236,6 +252,8 @@ class Server:
         self.failure = error
         self.is_ready = False
         self.clients.abort()
+        if self.site is not None:
+            self.site.abort()
         self.ended.set()
 
     async def stop(self) -> None:
@@ -249,6 +267,8 @@ class Server:
                 await self.cluster.hand_over()
             self.clients.stop_reading()
             await self._until(lambda: self._is_quiet)
+        if self.site is not None:
+            await self.site.close()
         self.clients.close()
         await self._until(lambda: not self.clients.count)
         self.clients.abort()
@@ -275,4 +295,3 @@ class Server:
             listener.close()
         for bound in self._sockets:
             bound.close()
-        self._pages.close()

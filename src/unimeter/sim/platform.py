@@ -33,6 +33,7 @@ class SimPlatform(Platform):
 
     lingers = False
     watches = True
+    serves_http = False
 
     def __init__(self, machine: Machine, process: Process) -> None:
         self.machine, self.process = machine, process

@@ -21,6 +21,8 @@ _CODE_OF_CLASS: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (errors.AlreadyExistsError, ErrorCode.ALREADY_EXISTS),
     (errors.RangeUnavailableError, ErrorCode.RANGE_UNAVAILABLE),
     (errors.SessionExpiredError, ErrorCode.SESSION_EXPIRED),
+    (errors.UnauthenticatedError, ErrorCode.UNAUTHENTICATED),
+    (errors.ForbiddenError, ErrorCode.FORBIDDEN),
     (errors.InvalidInputError, ErrorCode.INVALID_INPUT),
 )
 
@@ -81,6 +83,10 @@ def exception_of(reply: ErrorReply) -> errors.UnimeterError:
             return errors.RangeUnavailableError(text)
         case ErrorCode.SESSION_EXPIRED | ErrorCode.SEQUENCE_TOO_OLD:
             return errors.SessionExpiredError(text)
+        case ErrorCode.UNAUTHENTICATED:
+            return errors.UnauthenticatedError(text)
+        case ErrorCode.FORBIDDEN:
+            return errors.ForbiddenError(text)
         case ErrorCode.INVALID_INPUT | ErrorCode.TOO_LARGE | ErrorCode.UNSUPPORTED:
             return errors.InvalidInputError(text)
         case ErrorCode.MALFORMED:

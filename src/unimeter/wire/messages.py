@@ -70,6 +70,17 @@ class PacketType(enum.IntEnum):
     MEMBERS_LIST = 0x39  # v2
     CLUSTER_STATUS = 0x40
     TRANSFER_LEADER = 0x41  # v2
+    WATCH = 0x3A  # v2
+    TOTAL_PUSH = 0x3B  # v2, pushed by the server
+    KEY_PUT = 0x50  # this and what follows: v2
+    KEY_REVOKE = 0x51
+    KEY_LIST = 0x52
+    WEBHOOK_PUT = 0x53
+    WEBHOOK_DELETE = 0x54
+    WEBHOOK_LIST = 0x55
+    WEBHOOK_CONTROL = 0x56
+    AUDIT_LIST = 0x57
+    ON_BEHALF = 0x5F  # between nodes: a request, and whose it is
 
 
 class Status(enum.IntEnum):
@@ -100,10 +111,11 @@ class ErrorCode(enum.IntEnum):
     BACKPRESSURE = 10  # disk or memory short: wait `retry_after_ms`
     NOT_LEADER = 11  # ask again soon: no leader known
     REDIRECT = 12  # the text is the leader's host:port
-    UNAUTHENTICATED = 13  # reserved: the token of HELLO is not accepted
+    UNAUTHENTICATED = 13  # no key, or one that is not known or was revoked
     SHUTTING_DOWN = 14  # nothing of the request was done
     INTERNAL = 15  # the node failed; see its log
     OUTCOME_UNKNOWN = 16  # forwarded, and the leader was lost before it replied
+    FORBIDDEN = 17  # the key's scope, account or metric does not cover this
 
 
 class ProtocolError(InvalidInputError):
@@ -187,7 +199,7 @@ class Hello:
     version_max: int = 2
     features: Feature = Feature.NONE
     client: str = ""  # name and release, for the node's log
-    token: bytes = b""  # reserved for authentication
+    token: bytes = b""  # the API key; empty = none
 
 
 @dataclass(slots=True)

@@ -1,0 +1,197 @@
+"""One request in a handler's hands: its parameters as the library's nouns, its body in bounds.
+
+Owns reading a request: each method gives a value of the right kind or raises the `Problem` that
+says which parameter, what was wrong and what would be right. Bodies may be compressed with
+gzip or zstd; the bound is on what comes out, so a small bomb is a 413 like a large body.
+
+Refuses to know routes (`endpoint`) and what an answer looks like (`answers`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import zstandard
+from starlette.requests import ClientDisconnect, Request
+
+from unimeter.accounts import parse_account
+from unimeter.keys import Principal
+from unimeter.server.web.problems import Problem, bad
+from unimeter.types import Account
+
+if TYPE_CHECKING:
+    from unimeter.server.web.site import Site
+
+BODY_STALL_SECONDS = 20.0  # without a byte of a body that is not over: the client is gone or slow
+INFLATE_BYTES = 256 * 1024  # given on at a time, however well it was compressed
+
+T = TypeVar("T")
+
+
+class Call:
+    """A request, who makes it, and the site that it came to."""
+
+    def __init__(self, site: Site, request: Request, principal: Principal) -> None:
+        self.site, self.request, self.principal = site, request, principal
+
+    # --- parameters ----------------------------------------------------------------
+
+    def path(self, name: str) -> str:
+        """A part of the path, decoded."""
+        return str(self.request.path_params[name])
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A parameter of the query; a problem if it is missing and has no default."""
+        found = self.request.query_params.get(name)
+        if found is not None and found != "":
+            return found
+        if default is None:
+            raise bad(name, "is missing")
+        return default
+
+    def texts(self, name: str) -> list[str]:
+        """Every value of a parameter that may be repeated."""
+        return [value for value in self.request.query_params.getlist(name) if value]
+
+    def integer(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number in ``[least, most]``."""
+        found = self.text(name, str(default))
+        expected = f"a whole number from {least} to {most}"
+        try:
+            number = int(found) if len(found) < 40 else None
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most or not found.isascii():
+            raise bad(name, f"is {found[:40]!r}", expected)
+        return number
+
+    def account(self, name: str = "account") -> Account:
+        """An account: digits are the integer, ``str:42`` is the string (`unimeter.accounts`)."""
+        return parse_account(self.text(name))
+
+    # --- body ----------------------------------------------------------------------
+
+    async def body(self, bytes_max: int = 0) -> bytes:
+        """The whole body, inflated; 413 if it is longer than `bytes_max` (0: the site's bound)."""
+        bound = bytes_max or self.site.config.http_body_bytes_max
+        pieces, size = [], 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > bound:
+                text = f"a body may have {bound} bytes; send less at once, or stream NDJSON or CSV"
+                raise Problem(413, "too-large", text, headers={"Retry-After": "0"})
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, inflated, in pieces of bounded size."""
+        coding = self.request.headers.get("content-encoding", "identity").strip().lower()
+        if coding in ("identity", ""):
+            async for piece in self._raw():
+                yield piece
+            return
+        if coding not in ("gzip", "zstd"):
+            text = f"content-encoding {coding[:40]!r} is not known here; send gzip, zstd or none"
+            raise Problem(415, "unsupported", text)
+        inflate = _Gzip() if coding == "gzip" else _Zstd()
+        try:
+            async for piece in self._raw():
+                for out in inflate.feed(piece):
+                    yield out
+            inflate.finish()
+        except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
+            raise bad("body", f"is not {coding}: {error}") from None
+
+    async def _raw(self) -> AsyncIterator[bytes]:
+        """What arrives; a client that sends nothing for too long is let go."""
+        stream = self.request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(BODY_STALL_SECONDS):
+                    piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                text = f"nothing of the body came for {BODY_STALL_SECONDS:.0f} seconds"
+                raise Problem(408, "too-slow", text, headers={"Connection": "close"}) from None
+            except ClientDisconnect:
+                raise Problem(400, "invalid-input", "the client closed the connection") from None
+            if piece:
+                yield piece
+
+    async def json(self, kind: type[T]) -> T:
+        """The body as a `kind`, checked; a problem with the JSON path of what is wrong."""
+        found: T = decode(await self.body(), kind)
+        return found
+
+
+def decode(data: bytes, kind: Any) -> Any:
+    """JSON as a `kind` (msgspec); a problem names the place and what was expected there."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `")
+        raise bad(path.rstrip("`") or "$", reason[0].lower() + reason[1:]) from None
+    except msgspec.DecodeError as error:
+        raise bad("body", f"is not JSON: {error}") from None
+    except RecursionError:
+        raise bad("body", "is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise bad("body", f"is not UTF-8: byte {error.start}") from None
+
+
+class _Gzip:
+    """Inflates gzip, member after member."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._has_begun = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What comes out of `data`, in pieces."""
+        pieces = []
+        self._has_begun = True
+        while data:
+            if self._inflate.eof:
+                self._inflate = zlib.decompressobj(wbits=31)
+            piece = self._inflate.decompress(data, INFLATE_BYTES)
+            if piece:
+                pieces.append(piece)
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
+        return pieces
+
+    def finish(self) -> None:
+        """Raise unless all of it has come."""
+        if self._has_begun and not self._inflate.eof:
+            raise EOFError("it ends in the middle")
+
+
+class _Zstd:
+    """Inflates zstd, frame after frame."""
+
+    def __init__(self) -> None:
+        self._inflate = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+        self._is_inside = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What comes out of `data`, in pieces."""
+        pieces = []
+        while data:
+            if self._inflate.eof:
+                self._inflate = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+            piece = self._inflate.decompress(data)
+            if piece:
+                pieces.append(piece)
+            data = self._inflate.unused_data if self._inflate.eof else b""
+        self._is_inside = not self._inflate.eof
+        return pieces
+
+    def finish(self) -> None:
+        """Raise unless all of it has come."""
+        if self._is_inside:
+            raise EOFError("it ends in the middle")

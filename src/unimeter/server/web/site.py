@@ -1,0 +1,167 @@
+"""The HTTP side of a node: every route on one port, in the node's own loop.
+
+Owns the order in which a request is looked at, the same for every route:
+
+    route there? ─> who? (`auth`) ─> may they? (scope) ─> handler ─> answer
+      404, 405        401              403                 problem, never a traceback
+
+The port answers from the moment it is taken: the probes at once, everything else "503, come
+again" until `attach` says that there is a node.
+
+Rejected: uvicorn's own Server, which wants the loop, the signals and the sockets; its protocol
+class does not, and the loop's `create_server` takes it like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.server import ServerState
+
+from unimeter.errors import UnimeterError
+from unimeter.keys import ANYBODY, Principal
+from unimeter.server.web import probes
+from unimeter.server.web.call import Call
+from unimeter.server.web.endpoint import Endpoint
+from unimeter.server.web.gateway import Gateway
+from unimeter.server.web.problems import Problem, problem_of
+from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
+
+if TYPE_CHECKING:
+    from unimeter.server.server import Server
+
+CLOSE_SECONDS = 2.0
+
+
+class Site:
+    """The routes of one server, and their connections."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self.server, self.loop, self.config = server, loop, server.config
+        self.gateway: Gateway  # from `attach` on
+        self.is_attached = False
+        self.endpoints: list[Endpoint] = [
+            *probes.endpoints(server.health_page, server.ready_page, server.metrics_page),
+            *api_endpoints(),
+        ]
+        self.app = Starlette(
+            routes=[self._route(endpoint) for endpoint in self.endpoints],
+            exception_handlers={HTTPException: self._no_route},
+        )
+        self._uvicorn = UvicornConfig(
+            self.app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            http=HttpProtocol,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._uvicorn.load()
+        self._state = ServerState()
+        self.tick()
+
+    # --- life ------------------------------------------------------------------------
+
+    def connection(self) -> HttpProtocol:
+        """The protocol of a new socket: asyncio calls this."""
+        return HttpProtocol(self._uvicorn, self._state, {}, self.loop)
+
+    def attach(self) -> None:
+        """There is a node: answer from now on."""
+        self.gateway = Gateway(self.server.clients)
+        self.is_attached = True
+
+    def tick(self) -> None:
+        """Once a second: the date of the answers."""
+        seconds = self.server.platform.time_ns() // 10**9
+        date = email.utils.formatdate(seconds, usegmt=True).encode()
+        self._state.default_headers = [(b"date", date)]
+
+    async def close(self) -> None:
+        """Answer what is under way, then close every connection."""
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        deadline = self.loop.time() + CLOSE_SECONDS
+        while self._state.connections and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close every connection now."""
+        if self.is_attached:
+            self.gateway.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for task in list(self._state.tasks):
+            task.cancel()
+
+    def statistics(self) -> dict[str, int]:
+        """Open connections, and requests under way."""
+        waiting = self.gateway.statistics() if self.is_attached else {}
+        return {
+            "http_connections": len(self._state.connections),
+            "http_requests_waiting": len(self._state.tasks),
+            **waiting,
+        }
+
+    # --- one request -----------------------------------------------------------------
+
+    def _route(self, endpoint: Endpoint) -> Route:
+        async def answer(request: Request) -> Response:
+            try:
+                return await self._answer(endpoint, request)
+            except Exception as error:
+                return self._failed(error)
+
+        return Route(endpoint.path, answer, methods=[endpoint.method])
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        principal = ANYBODY
+        if endpoint.scope is not None:
+            self._check_ready(endpoint)
+            principal = self.identify(request, endpoint)
+            principal.check(endpoint.scope)
+        return await endpoint.handler(Call(self, request, principal))
+
+    def _check_ready(self, endpoint: Endpoint) -> None:
+        if not self.is_attached and endpoint.path != "/metrics":
+            text = "the node is not ready: it replays its log, or stops"
+            raise Problem(503, "wait", text, headers={"Retry-After": "1"})
+
+    def identify(self, request: Request, endpoint: Endpoint) -> Principal:
+        """Who asks; UnauthenticatedError if that can't be told."""
+        return ANYBODY
+
+    def _failed(self, error: Exception) -> Response:
+        if isinstance(error, AssertionError):
+            self.server.node.fail(error)  # a broken invariant stops the process
+        elif not isinstance(error, UnimeterError | Problem):
+            traceback.print_exc(file=sys.stderr)
+        return problem_of(error).response()
+
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            text = f"{request.method} is not for this path"
+            return Problem(405, "method", text, headers=error.headers).response()
+        return Problem(404, "no-route", "there is nothing at this path; see /docs").response()
+
+
+def api_endpoints() -> Sequence[Endpoint]:
+    """Every route but the probes."""
+    return []
