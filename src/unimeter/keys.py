@@ -29,7 +29,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from unimeter.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
@@ -60,8 +60,8 @@ class KeyRecord:
     id: str
     name: str
     scopes: tuple[Scope, ...]
-    verifier: bytes
-    portal_secret: bytes
+    verifier: bytes = field(repr=False)  # both are empty where a list shows the key
+    portal_secret: bytes = field(repr=False)
     account: Account | None = None
     metric: str | None = None
     created_ns: int = 0  # the log's clock

@@ -59,6 +59,20 @@ SESSION_RESEND_SECONDS_MAX: Final = 600  # a client sends nothing again later th
 SESSIONS_MAX: Final = 65_536  # 1 KiB each
 SESSION_RUNS_MAX: Final = 8  # outcome runs remembered with each reply
 
+# --- administration ------------------------------------------------------------
+ADMIN_BODY_BYTES_MAX: Final = 64 * 1024  # one change; a webhook's progress is the largest
+ADMIN_DEPTH_MAX: Final = 4  # of its JSON: progress has a list in an object in the body
+KEYS_MAX: Final = 4096  # listed whole; revoked ones are forgotten, oldest first, to make room
+KEY_NAME_CHARACTERS_MAX: Final = 64  # a label of one line
+WEBHOOKS_MAX: Final = 64  # each reads every alert
+WEBHOOK_URL_BYTES_MAX: Final = 2048  # what servers and proxies take
+WEBHOOK_FILTERS_MAX: Final = 256  # accounts, and metrics, that one webhook names
+WEBHOOK_REASON_CHARACTERS_MAX: Final = 256  # why it is paused; its last error
+DELIVERY_DONE_MAX: Final = 2048  # done ahead of one that is not; then it is waited for
+DELIVERY_ATTEMPTS_MAX: Final = 512  # being tried again; then nothing new is begun
+AUDIT_RECORDS_MAX: Final = 4096  # kept in memory and in snapshots: 1 MiB
+AUDIT_TEXT_CHARACTERS_MAX: Final = 256  # of each of a record's texts
+
 # --- storage -----------------------------------------------------------------
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
 SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next

@@ -19,6 +19,8 @@ GENESIS: Final = 1
 EVENTS: Final = 2
 METRIC_PUT: Final = 3
 METRIC_DELETE: Final = 4
+ADMIN: Final = 5
+ON_BEHALF: Final = 6
 
 NAMES: Final = {
     NOOP: "noop",

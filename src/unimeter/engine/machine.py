@@ -19,6 +19,7 @@ import hashlib
 from typing import cast
 
 from unimeter.engine import entries
+from unimeter.engine.administration import Administration
 from unimeter.engine.applied import Applied, reply_of
 from unimeter.engine.catalog import Catalog, Metric, decode_schema
 from unimeter.engine.count import Counter
@@ -39,6 +40,7 @@ class Machine:
         self.catalog = Catalog()
         self.sessions = Sessions()
         self.counter = Counter(bytes(16))
+        self.administration = Administration()
         self.events = 0
         self.stored = 0
         self.duplicates = 0

@@ -16,6 +16,8 @@ Rules that hold for every message:
   response says that nothing follows.
 - Alert positions number the alerts from 1 without gaps; `after` names the last
   one already seen, so 0 means "from the first".
+- A change of what administrators make has an `actor`, which the server sets from who is
+  logged in; it is never taken from a client.
 - Reads carry `min_position`, the highest log position the caller has seen: the
   node answers only once it has applied that far. `linearizable` asks for a
   confirmation by the quorum before the answer.
@@ -30,7 +32,9 @@ import enum
 from dataclasses import dataclass, field
 
 from unimeter import limits
+from unimeter.control import Actor, AuditRecord, Webhook, WebhookRecord
 from unimeter.errors import InvalidInputError
+from unimeter.keys import KeyRecord
 from unimeter.types import (
     Account,
     AccountTotal,
@@ -151,6 +155,14 @@ class Feature(enum.IntFlag):
     ALERT_POSITIONS = 2
 
 
+class WebhookAction(enum.IntEnum):
+    """What WEBHOOK_CONTROL does."""
+
+    PAUSE = 0
+    RESUME = 1
+    REPLAY = 2  # go on after the position given, whatever was delivered before
+
+
 class NodeRole(enum.IntEnum):
     """What a node does in its group, as the answering node knows it."""
 
@@ -213,6 +225,7 @@ class MetricPut:
 
     schema: MetricSchema
     mode: PutMode = PutMode.PUT
+    actor: Actor | None = None
 
 
 @dataclass(slots=True)
@@ -220,6 +233,7 @@ class MetricDelete:
     """Delete a metric and free its code."""
 
     code: str
+    actor: Actor | None = None
 
 
 @dataclass(slots=True)
@@ -359,6 +373,76 @@ class TransferLeader:
     """Hand leadership to a node; 0 = to any that is up to date."""
 
     node_id: int = 0
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class KeyPut:
+    """Keep a key: its record, made by whoever made the key. An equal one is no change."""
+
+    record: KeyRecord
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class KeyRevoke:
+    """Let a key open nothing any more."""
+
+    id: str
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class KeyList:
+    """List the keys, in the order of creation, without their hashes."""
+
+    min_position: int = 0
+    linearizable: bool = False
+
+
+@dataclass(slots=True)
+class WebhookPut:
+    """Create a webhook. An equal one is no change."""
+
+    record: WebhookRecord
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class WebhookDelete:
+    """Delete a webhook, and how far it had come."""
+
+    id: str
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class WebhookList:
+    """List the webhooks, in the order of creation, without their secrets."""
+
+    min_position: int = 0
+    linearizable: bool = False
+
+
+@dataclass(slots=True)
+class WebhookControl:
+    """Pause, resume or replay. `after` is for REPLAY, `reason` for PAUSE."""
+
+    id: str
+    action: WebhookAction
+    after: int = 0
+    reason: str = ""
+    actor: Actor | None = None
+
+
+@dataclass(slots=True)
+class AuditList:
+    """The trail, newest first: records of entries before `before` (0 = from the newest on)."""
+
+    before: int = 0
+    limit: int = 100
+    min_position: int = 0
+    linearizable: bool = False
 
 
 Request = (
@@ -379,7 +463,21 @@ Request = (
     | Members
     | ClusterStatus
     | TransferLeader
+    | KeyPut
+    | KeyRevoke
+    | KeyList
+    | WebhookPut
+    | WebhookDelete
+    | WebhookList
+    | WebhookControl
+    | AuditList
 )
+
+Administration = KeyPut | KeyRevoke | WebhookPut | WebhookDelete | WebhookControl
+"""Requests that change what administrators make: an ADMIN entry of the log."""
+
+WithActor = Administration | MetricPut | MetricDelete | TransferLeader
+"""Requests of which the trail says who made them."""
 
 Read = (
     UsageQuery
@@ -391,6 +489,9 @@ Read = (
     | Accounts
     | Series
     | Members
+    | KeyList
+    | WebhookList
+    | AuditList
 )
 """Requests that change nothing; each has `min_position` and `linearizable`."""
 
@@ -602,6 +703,35 @@ class MembersReply:
 
 
 @dataclass(slots=True)
+class KeyListReply:
+    """The keys, revoked ones too; their `verifier` and `portal_secret` are empty."""
+
+    keys: list[KeyRecord]
+
+
+@dataclass(slots=True)
+class WebhookPutReply:
+    """The webhook as it is kept, with its secret: the only reply that shows it."""
+
+    webhook: Webhook
+
+
+@dataclass(slots=True)
+class WebhookListReply:
+    """The webhooks; their `secret` is empty."""
+
+    webhooks: list[Webhook]
+
+
+@dataclass(slots=True)
+class AuditListReply:
+    """Records, newest first. `more` says that older ones follow."""
+
+    records: list[AuditRecord]
+    more: bool = False
+
+
+@dataclass(slots=True)
 class PartitionStatus:
     """One partition as this node sees it; `role` 0 follower, 1 candidate, 2 leader."""
 
@@ -670,6 +800,10 @@ Response = (
     | SeriesReply
     | MembersReply
     | ClusterStatusReply
+    | KeyListReply
+    | WebhookPutReply
+    | WebhookListReply
+    | AuditListReply
 )
 
 Push = AlertPush | PartitionMapReply
