@@ -73,6 +73,19 @@ DELIVERY_ATTEMPTS_MAX: Final = 512  # being tried again; then nothing new is beg
 AUDIT_RECORDS_MAX: Final = 4096  # kept in memory and in snapshots: 1 MiB
 AUDIT_TEXT_CHARACTERS_MAX: Final = 256  # of each of a record's texts
 
+# --- webhooks --------------------------------------------------------------------
+WEBHOOK_ANSWER_SECONDS: Final = 15.0  # a receiver that takes longer should queue, then work
+WEBHOOK_INFLIGHT_MAX: Final = 16  # requests to one URL at a time
+WEBHOOK_OPEN_MAX: Final = 2048  # alerts of one webhook begun or in line: 400 KB
+WEBHOOK_RETRY_SECONDS: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14_400, *(28_800,) * 8)
+"""Waits after each failure of one alert: 17 attempts over three days, then the webhook pauses."""
+WEBHOOK_RETRY_AFTER_SECONDS_MAX: Final = 3600.0  # what a receiver may ask for at once
+WEBHOOK_RECORD_SECONDS: Final = 0.1  # progress of one webhook goes into the log no more often
+WEBHOOK_SKIPPED_MAX: Final = 10_000  # alerts passed over unrecorded: read again after a failover
+WEBHOOK_READ_ALERTS: Final = 256  # looked at in one turn of the loop: half a millisecond
+WEBHOOK_RESPONSE_BYTES_MAX: Final = 64 * 1024  # read, so that the connection can be kept
+WEBHOOK_ERROR_BYTES_MAX: Final = 256  # of an answer's body that is kept to be shown
+
 # --- storage -----------------------------------------------------------------
 SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
 SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
