@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -130,10 +130,13 @@ class Call:
         return found
 
 
-def decode(data: bytes, kind: Any) -> Any:
-    """JSON as a `kind` (msgspec); a problem names the place and what was expected there."""
+def decode(data: bytes, kind: Any, float_hook: Callable[[str], Any] | None = None) -> Any:
+    """JSON as a `kind` (msgspec); a problem names the place and what was expected there.
+
+    `float_hook` makes what stands for a fraction where `kind` is Any.
+    """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.Decoder(kind, float_hook=float_hook).decode(data)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `")
         raise bad(path.rstrip("`") or "$", reason[0].lower() + reason[1:]) from None
