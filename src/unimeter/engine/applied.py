@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from unimeter.control import WebhookRecord
 from unimeter.engine.sessions import Reply
 
 
@@ -32,6 +33,7 @@ class Applied:
     results: memoryview = field(default_factory=lambda: memoryview(b"").cast("Q"))
     repeated: dict[int, Reply | int] = field(default_factory=dict)
     """By request: the remembered reply of a resend, or a sessions error code."""
+    webhook: WebhookRecord | None = None  # of an ADMIN entry that put one: as it is kept
 
 
 def reply_of(applied: Applied, request: int) -> Reply:

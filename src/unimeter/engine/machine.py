@@ -2,8 +2,8 @@
 
     entry -> apply -> state' and what became of it (`Applied`)
 
-The machine owns all replicated state: catalog, sessions, and in the kernel's
-`Counter` the totals, event keys and alerts. It is a function: no clock, disk,
+The machine owns all replicated state: catalog, sessions, what administrators make, and
+in the kernel's `Counter` the totals, event keys and alerts. It is a function: no clock, disk,
 socket, thread or randomness, so replicas that applied the same entries hold
 the same bytes. Time is the entry's timestamp.
 
@@ -16,16 +16,35 @@ outcome; a bad entry is our own fault and fails an assertion.
 from __future__ import annotations
 
 import hashlib
-from typing import cast
+from typing import Final, cast
 
+from unimeter.control import UNKNOWN, Actor
 from unimeter.engine import entries
 from unimeter.engine.administration import Administration
 from unimeter.engine.applied import Applied, reply_of
-from unimeter.engine.catalog import Catalog, Metric, decode_schema
+from unimeter.engine.catalog import (
+    ALREADY_EXISTS,
+    INVALID_INPUT,
+    NOT_FOUND,
+    OK,
+    Catalog,
+    Metric,
+    decode_schema,
+)
+from unimeter.engine.changes import INVALID
 from unimeter.engine.count import Counter
 from unimeter.engine.sessions import Session, Sessions, remembered
 from unimeter.engine.snapshot import MAGIC, Source, padded, words
-from unimeter.types import AggType
+from unimeter.errors import InvalidInputError
+from unimeter.types import AggType, MetricSchema
+
+_REFUSALS: Final = {
+    OK: "",
+    INVALID_INPUT: "the definition breaks a rule",
+    NOT_FOUND: "there is no metric of that code",
+    ALREADY_EXISTS: "there is a metric of that code, and it can't be changed so",
+}
+"""What the trail says of a refused change of the catalog, whose own sentence quotes."""
 
 
 class Machine:
@@ -77,16 +96,55 @@ class Machine:
             self.cluster_id, self.hash_key = body[:16], body[16:]
             self.counter = Counter(self.hash_key)
         elif kind == entries.METRIC_PUT:
-            code, text = self.catalog.put(index, body[0], body[1:])
-            applied.error_code, applied.error = int(code), text
-            if not code:
-                self._changed_metric(body[1:])
+            self._put_metric(applied, UNKNOWN, body)
         elif kind == entries.METRIC_DELETE:
-            code, text = self.catalog.delete(index, body)
-            applied.error_code, applied.error = int(code), text
+            self._delete_metric(applied, UNKNOWN, body)
+        elif kind == entries.ADMIN:
+            applied.error_code, applied.error, applied.webhook = self.administration.apply(
+                index, self.timestamp_ns, body, self.counter.alert_count
+            )
+        elif kind == entries.ON_BEHALF:
+            self._on_behalf(applied, body)
         else:
             raise AssertionError(f"entry {index} is of unknown kind {kind}")
         return applied
+
+    def _on_behalf(self, applied: Applied, body: bytes) -> None:
+        """A change of the catalog, and whose it is."""
+        try:
+            actor, kind, inner = entries.parse_on_behalf(body)
+        except InvalidInputError as error:
+            applied.error_code, applied.error = INVALID_INPUT, str(error)
+            self._tell(applied, UNKNOWN, INVALID, "")
+            return
+        if kind == entries.METRIC_PUT:
+            self._put_metric(applied, actor, inner)
+        else:
+            self._delete_metric(applied, actor, inner)
+
+    def _put_metric(self, applied: Applied, actor: Actor, body: bytes) -> None:
+        code = entries.code_of_put(body)
+        before = self._schema(code)
+        applied.error_code, applied.error = self.catalog.put(
+            applied.index, body[0] if body else 0, body[1:]
+        )
+        if not applied.error_code:
+            self._changed_metric(body[1:])
+        if applied.error_code or self._schema(code) != before:
+            self._tell(applied, actor, "metric.put", code)
+
+    def _delete_metric(self, applied: Applied, actor: Actor, code: bytes) -> None:
+        applied.error_code, applied.error = self.catalog.delete(applied.index, code)
+        self._tell(applied, actor, "metric.delete", code.decode("utf-8", "replace"))
+
+    def _schema(self, code: str) -> MetricSchema | None:
+        number = self.catalog.by_code.get(code.encode())
+        return None if number is None else self.catalog.metrics[number - 1].schema
+
+    def _tell(self, applied: Applied, actor: Actor, action: str, target: str) -> None:
+        """A line of the trail. Quotes in the catalog's sentences depend on Python's release."""
+        refusal = _REFUSALS[applied.error_code]
+        self.administration.tell(applied.index, self.timestamp_ns, actor, action, target, refusal)
 
     def _changed_metric(self, schema: bytes) -> None:
         """Tell the kernel of a created or changed metric."""
@@ -190,7 +248,13 @@ class Machine:
         head += words(self.events, self.stored, self.duplicates, self.refused)
         head += (self.cluster_id or bytes(16)) + (self.hash_key or bytes(16))
         tables = cast("list[bytes | memoryview]", self.counter.dump())
-        return [head, padded(self.catalog.encode()), padded(self.sessions.encode()), *tables]
+        return [
+            head,
+            padded(self.catalog.encode()),
+            padded(self.sessions.encode()),
+            padded(self.administration.encode()),
+            *tables,
+        ]
 
     @classmethod
     def restore(cls, data: memoryview | bytes) -> Machine:
@@ -207,6 +271,7 @@ class Machine:
         machine.hash_key = words(*source.words(2))
         machine.catalog = Catalog.decode(source.data())
         machine.sessions = Sessions.decode(source.data())
+        machine.administration = Administration.decode(source.data())
         machine.counter = Counter(machine.hash_key)
         machine.counter.load(source)
         source.check_end()
@@ -244,11 +309,13 @@ class Machine:
             "string_accounts": counter.accounts.count,
             "sessions": len(self.sessions),
             "alerts": counter.alert_count,
+            **self.administration.statistics(),
         }
 
     def check_invariants(self) -> None:
         """Slow; for tests and the simulator."""
         assert self.events == self.stored + self.duplicates + self.refused
         assert self.next_offset == self.events + 1
+        self.administration.check_invariants()
         self.counter.totals.check_invariants()
         self.counter.keys.check_invariants()

@@ -1,9 +1,10 @@
 """State to bytes and back. The same state gives the same bytes on every replica.
 
-    "UMSTATE2", applied, timestamp, next offset,
+    "UMSTATE3", applied, timestamp, next offset,
     events, stored, duplicates, refused,
     cluster id (2 words), hash key (2 words),
     catalog: length, bytes, zero pad     sessions: length, bytes, zero pad
+    administration: length, JSON, zero pad
     the counter's tables, raw (`Counter.dump`)
 
 Everything is in whole little-endian words. The tables are written as they lie
@@ -20,7 +21,7 @@ import sys
 
 from unimeter.engine.memory import Words
 
-MAGIC = int.from_bytes(b"UMSTATE2", "little")
+MAGIC = int.from_bytes(b"UMSTATE3", "little")
 
 assert sys.byteorder == "little", "the stored formats are little-endian, like every tested host"
 
