@@ -28,7 +28,7 @@ _FORM: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})"
     r"(?:\.([0-9]{1,9}))?(?:([Zz])|([+\- ])([0-9]{2}):([0-9]{2}))"
 )
-_TENS: Final = tuple(10 ** (9 - digits) for digits in range(10))
+_TENS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND: Final = timedelta(seconds=1)
 _known: dict[str, int] = {}  # the first 19 characters of a text in UTC -> ns

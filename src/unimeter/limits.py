@@ -111,3 +111,12 @@ APPENDS_INFLIGHT_MAX: Final = 256  # messages to one follower without its answer
 APPENDS_INFLIGHT_BYTES_MAX: Final = 32 * 1024 * 1024  # of entries in them
 APPLY_BYTES_MAX: Final = 64 * 1024 * 1024  # committed and being applied, before more is handed out
 STATE_HASH_ENTRIES: Final = 4096  # replicas compare their states every so many entries
+
+# --- HTTP --------------------------------------------------------------------
+HTTP_LINE_BYTES_MAX: Final = 64 * 1024  # one event as NDJSON or CSV; one at its limits has 10 KiB
+HTTP_BODIES_BYTES_MAX: Final = 64 * 1024 * 1024  # of all requests under way; then 429
+HTTP_CHUNK_EVENTS: Final = 2000  # of a stream in one batch: one sync, and 10 ms of parsing at most
+HTTP_CHUNK_BYTES: Final = 512 * 1024  # of a stream's lines in one batch
+HTTP_REFUSALS_MAX: Final = 100  # listed in the answer to a stream, which may be endless
+HTTP_STREAM_WAIT_SECONDS: Final = 20  # that a stream is held while the node asks to wait
+IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255

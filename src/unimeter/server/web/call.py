@@ -38,6 +38,7 @@ class Call:
 
     def __init__(self, site: Site, request: Request, principal: Principal) -> None:
         self.site, self.request, self.principal = site, request, principal
+        self._held = 0  # bytes of `site.bodies`
 
     # --- parameters ----------------------------------------------------------------
 
@@ -76,15 +77,29 @@ class Call:
 
     # --- body ----------------------------------------------------------------------
 
+    def hold(self, size: int) -> None:
+        """Count `size` bytes of memory as this request's until it is answered; or a 429."""
+        self.site.bodies.take(size)
+        self._held += size
+
+    def close(self) -> None:
+        """The request is answered."""
+        self.site.bodies.give_back(self._held)
+        self._held = 0
+
     async def body(self, bytes_max: int = 0) -> bytes:
         """The whole body, inflated; 413 if it is longer than `bytes_max` (0: the site's bound)."""
         bound = bytes_max or self.site.config.http_body_bytes_max
         pieces, size = [], 0
+        announced = self.request.headers.get("content-length", "0")
+        if announced.isdecimal():
+            _check_size(int(announced), bound)
+            self.hold(int(announced))
         async for piece in self.chunks():
             size += len(piece)
-            if size > bound:
-                text = f"a body may have {bound} bytes; send less at once, or stream NDJSON or CSV"
-                raise Problem(413, "too-large", text, headers={"Retry-After": "0"})
+            _check_size(size, bound)
+            if size > self._held:
+                self.hold(size - self._held)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -128,6 +143,12 @@ class Call:
         """The body as a `kind`, checked; a problem with the JSON path of what is wrong."""
         found: T = decode(await self.body(), kind)
         return found
+
+
+def _check_size(size: int, bound: int) -> None:
+    if size > bound:
+        text = f"a body may have {bound} bytes; send less at once, or stream NDJSON or CSV"
+        raise Problem(413, "too-large", text, headers={"Retry-After": "0"})
 
 
 def decode(data: bytes, kind: Any, float_hook: Callable[[str], Any] | None = None) -> Any:

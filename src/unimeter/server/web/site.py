@@ -31,7 +31,8 @@ from uvicorn.server import ServerState
 
 from unimeter.errors import UnimeterError
 from unimeter.keys import ANYBODY, Principal
-from unimeter.server.web import probes
+from unimeter.server.web import ingest, probes
+from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.gateway import Gateway
@@ -51,6 +52,7 @@ class Site:
         self.server, self.loop, self.config = server, loop, server.config
         self.gateway: Gateway  # from `attach` on
         self.is_attached = False
+        self.bodies = Bodies()
         self.endpoints: list[Endpoint] = [
             *probes.endpoints(server.health_page, server.ready_page, server.metrics_page),
             *api_endpoints(),
@@ -116,6 +118,7 @@ class Site:
         return {
             "http_connections": len(self._state.connections),
             "http_requests_waiting": len(self._state.tasks),
+            **self.bodies.statistics(),
             **waiting,
         }
 
@@ -136,7 +139,11 @@ class Site:
             self._check_ready(endpoint)
             principal = self.identify(request, endpoint)
             principal.check(endpoint.scope)
-        return await endpoint.handler(Call(self, request, principal))
+        call = Call(self, request, principal)
+        try:
+            return await endpoint.handler(call)
+        finally:
+            call.close()
 
     def _check_ready(self, endpoint: Endpoint) -> None:
         if not self.is_attached and endpoint.path != "/metrics":
@@ -164,4 +171,6 @@ class Site:
 
 def api_endpoints() -> Sequence[Endpoint]:
     """Every route but the probes."""
-    return []
+    return [
+        *ingest.ENDPOINTS,
+    ]

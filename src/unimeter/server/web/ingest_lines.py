@@ -1,0 +1,221 @@
+"""Bodies of any length, line by line: NDJSON and CSV.
+
+Owns how a stream becomes batches. Lines are gathered up to HTTP_CHUNK_EVENTS events or
+HTTP_CHUNK_BYTES, stored, and forgotten, so a gigabyte costs what a megabyte costs. While a
+batch is being stored nothing more is read, and the client's socket fills: that is the whole
+flow control. While the node asks to wait, the stream is held, up to a bound.
+
+The answer comes at the end. Of a line that is no event it says the number and the reason; every
+line before it is stored and nothing from it on, and the answer says how many that were.
+
+    200  {"stored", "duplicates", "refused", "position", "lines", "refusals": the first 100}
+    4xx  a problem, and the same members
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from unimeter import limits
+from unimeter.errors import BackpressureError, UnimeterError
+from unimeter.server.web import ingest_csv, ingest_json
+from unimeter.server.web.call import Call
+from unimeter.server.web.keyed import Keyed
+from unimeter.server.web.lines import Lines
+from unimeter.server.web.problems import Fault, Problem
+from unimeter.server.web.store import Tally, check_rights, store_part
+from unimeter.wire import v2
+
+WAIT_SECONDS_MIN: Final = 0.05
+RECORD_LINES_MAX: Final = 100  # lines of one CSV record; more is a quote that was never closed
+
+
+class Stream:
+    """One body on its way into the node."""
+
+    def __init__(self, call: Call, keyed: Keyed) -> None:
+        self.call, self._keyed = call, keyed
+        call.hold(2 * limits.HTTP_CHUNK_BYTES)  # a batch, and what the next read brings
+        self.tally = Tally(outcomes=None, refusals_max=limits.HTTP_REFUSALS_MAX)
+        self.lines = 0  # that were taken: stored, or blank
+
+    async def store(self, columns: v2.Columns, lines: int) -> None:
+        """Store a batch; `lines` of the body are then done."""
+        if columns.values:
+            check_rights(self.call.principal, columns)
+            await self._patiently(self._keyed.named(columns, self.tally.events))
+        self.lines = lines
+
+    async def _patiently(self, columns: v2.Columns) -> None:
+        """Hold the stream while the node asks to wait: nothing was stored then."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limits.HTTP_STREAM_WAIT_SECONDS
+        while True:
+            try:
+                await store_part(self.call, columns, self.tally)
+                return
+            except BackpressureError as error:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(max(WAIT_SECONDS_MIN, error.retry_after))
+
+    def body(self) -> dict[str, object]:
+        """The members of the answer."""
+        if not self.tally.position:
+            self.tally.position = self.call.site.server.node.machine.applied
+        return self.tally.body() | {"lines": self.lines}
+
+    def failed(self, error: Exception) -> Problem:
+        """The problem, and what was stored before it."""
+        problem = self.tally.failed(error)
+        problem.more |= self.body()
+        return problem
+
+
+async def take_ndjson(call: Call, keyed: Keyed) -> Stream:
+    """Store a body of one JSON object a line."""
+    stream = Stream(call, keyed)
+    try:
+        await _take_ndjson(stream, Lines(call.chunks()))
+    except (UnimeterError, Problem) as error:
+        raise stream.failed(error) from error
+    return stream
+
+
+async def _take_ndjson(stream: Stream, lines: Lines) -> None:
+    events: list[ingest_json.EventBody] = []
+    number = size = 0
+    async for group in lines.groups():
+        for line in group:
+            number += 1
+            if line and not line.isspace():
+                try:
+                    if len(line) > limits.HTTP_LINE_BYTES_MAX:
+                        raise lines.too_long(number)
+                    events.append(_event_of(line, number, stream.tally.events + len(events)))
+                except Problem:
+                    await stream.store(ingest_json.columns_of(events), number - 1)
+                    raise
+                size += len(line)
+            if len(events) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
+                await stream.store(ingest_json.columns_of(events), number)
+                events, size = [], 0
+    await stream.store(ingest_json.columns_of(events), number)
+
+
+def _event_of(line: bytes, number: int, index: int) -> ingest_json.EventBody:
+    try:
+        event = ingest_json.decode_one(line)
+        fault = ingest_json.time_fault(event, f"line {number}.timestamp", index)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        found = ingest_json.fault_of(error, f"line {number}")
+        fault = Fault(found.path, found.reason, found.expected, index, found.field)
+    if fault is not None:
+        raise ingest_json.problem_of_fault(fault)
+    return event
+
+
+async def take_csv(call: Call, keyed: Keyed) -> Stream:
+    """Store a body of CSV with a head."""
+    stream = Stream(call, keyed)
+    try:
+        await _take_csv(stream, _records(Lines(call.chunks())))
+    except (UnimeterError, Problem) as error:
+        raise stream.failed(error) from error
+    return stream
+
+
+async def _take_csv(stream: Stream, records: AsyncIterator[tuple[int, int, str | Problem]]) -> None:
+    """(first line, last line, text) by record; the first is the head."""
+    batch: ingest_csv.Batch | None = None
+    size = last = 0
+    async for first, last, text in records:
+        try:
+            if isinstance(text, Problem):
+                raise text
+            cells = _cells(text, first, stream.tally.events + (len(batch.values) if batch else 0))
+            if batch is None:
+                batch = _begun(cells, first)
+                continue
+            _add(batch, cells, first, stream.tally.events)
+        except Problem:
+            if batch is not None:
+                await stream.store(batch.columns(), first - 1)
+            raise
+        size += len(text)
+        if len(batch.values) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
+            await stream.store(batch.columns(), last)
+            batch, size = ingest_csv.Batch(batch.head), 0
+    if batch is None:
+        fault = Fault("line 1", "is missing", "a head that names the columns")
+        raise ingest_json.problem_of_fault(fault)
+    await stream.store(batch.columns(), last)
+
+
+def _begun(cells: list[str], line: int) -> ingest_csv.Batch:
+    try:
+        return ingest_csv.Batch(ingest_csv.Head(cells))
+    except ingest_csv.BadCell as error:
+        raise ingest_json.problem_of_fault(error.fault(line, None)) from None
+
+
+def _cells(text: str, line: int, index: int) -> list[str]:
+    try:
+        return ingest_csv.cells_of(text)
+    except ingest_csv.BadCell as error:
+        raise ingest_json.problem_of_fault(error.fault(line, index)) from None
+
+
+def _add(batch: ingest_csv.Batch, cells: list[str], line: int, stored: int) -> None:
+    try:
+        batch.add(cells)
+    except ingest_csv.BadCell as error:
+        index = stored + len(batch.values)
+        raise ingest_json.problem_of_fault(error.fault(line, index)) from None
+
+
+async def _records(lines: Lines) -> AsyncIterator[tuple[int, int, str | Problem]]:
+    """The records of a CSV body, blank lines passed over; what can't be read is a Problem.
+
+    A record may span lines inside quotes: it is whole when its quotes are even in number.
+    """
+    number = quotes = size = 0
+    parts: list[bytes] = []
+    async for group in lines.groups():
+        for line in group:
+            number += 1
+            if not parts and (not line or line.isspace()):
+                continue
+            parts.append(line)
+            size += len(line)
+            quotes += line.count(b'"')
+            first = number - len(parts) + 1
+            if size > limits.HTTP_LINE_BYTES_MAX:
+                yield first, number, lines.too_long(first)
+                return
+            if quotes % 2:
+                if len(parts) >= RECORD_LINES_MAX:
+                    yield first, number, _open_quote(first)
+                    return
+                continue
+            yield first, number, _text(parts, first)
+            parts, quotes, size = [], 0, 0
+    if parts:
+        yield number - len(parts) + 1, number, _open_quote(number - len(parts) + 1)
+
+
+def _open_quote(line: int) -> Problem:
+    fault = Fault(f"line {line}", "opens a quote that is never closed", 'a cell in "quotes"')
+    return ingest_json.problem_of_fault(fault)
+
+
+def _text(parts: list[bytes], line: int) -> str | Problem:
+    try:
+        return b"\n".join(parts).decode().removesuffix("\r")
+    except UnicodeDecodeError as error:
+        fault = Fault(f"line {line}", f"is not UTF-8 at its byte {error.start + 1}", "UTF-8")
+        return ingest_json.problem_of_fault(fault)
