@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from unimeter.errors import InvalidInputError
+from unimeter.server.auth import Auth, check_bind
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
@@ -82,6 +83,7 @@ class Server:
         self.cluster: Cluster | None = None
         self.clients: Clients
         self.node: Node
+        self.auth: Auth  # from the moment that there is a node
         self.port = 0
         self.http_port = 0
         self.is_ready = False
@@ -142,6 +144,7 @@ class Server:
             self.clients.on_failure = self._failed
             early = await self._turn_away(loop, main)
             self.node = await self._open()
+            self.auth = self._make_auth()
             self.clients.attach(self.node)
             if self.members is not None and peers is not None:
                 self.cluster = Cluster(
@@ -211,6 +214,20 @@ class Server:
             opener.shutdown(wait=False)
         # A node that is alone begins at once to call its host, whose methods are the loop's.
         return run_node(self.config, place, self.clients, self.platform)
+
+    def _make_auth(self) -> Auth:
+        secret = b"" if self.members is None else self.members.secret
+        auth = Auth(self.node, self.platform, self.config, secret=secret)
+        auth.say = self.say
+        try:
+            check_bind(self.config, not auth.has_key)
+        except InvalidInputError:
+            self.node.close()
+            raise
+        return auth
+
+    def met_tls(self) -> None:
+        """A client spoke TLS to a port that does not."""
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: housekeeping of the node, and of clients that do not read."""

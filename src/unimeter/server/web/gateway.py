@@ -17,8 +17,10 @@ when a leader is lost. A session carries one batch at a time, and idle ones are 
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
+from unimeter.control import Actor
 from unimeter.keys import Principal
 from unimeter.server.clients import Clients
 from unimeter.server.connection import Connection
@@ -37,6 +39,8 @@ from unimeter.wire.messages import (
 
 ANSWER_SECONDS = 30.0  # longer than any wait inside the node; then nobody will answer any more
 SESSIONS_IDLE_MAX = 64
+ADDRESS: ContextVar[str] = ContextVar("address", default="")
+"""Where the request that is being answered comes from, for the trail."""
 
 
 class Gateway:

@@ -1,26 +1,45 @@
 """uvicorn's HTTP/1.1, with bounds on what a stranger may cost.
 
-Owns four limits that uvicorn leaves to a proxy in front of it, because here is none: bytes of
-a request's head, seconds to send one, seconds of silence between requests, connections in all.
-Each ends the connection with a status that says so where a status can still be sent.
+Owns the limits that uvicorn leaves to a proxy in front of it, because here is none:
+
+    bytes of a request's head            HEAD_BYTES_MAX              431
+    seconds to send one                  HEAD_SECONDS                408
+    bytes of a body in a while           BODY_BYTES_MIN in BODY_SECONDS   408
+    a body that nobody reads any more    LINGER_SECONDS              closed
+    an answer that the client leaves     STALL_SECONDS               closed
+    connections in all                   CONNECTIONS_MAX             503
+
+Each ends the connection, with a status that says why where one can still be sent. Whoever
+asked is kept with the connection, so that a stream ends when its key is revoked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+from collections.abc import Callable
+from typing import Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-HEAD_BYTES_MAX = 32 * 1024
-HEAD_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 75
-CONNECTIONS_MAX = 4096
-TOO_MANY = 503
-HEAD_TOO_LARGE = 431
-HEAD_TOO_SLOW = 408
+from unimeter.keys import ANYBODY, Principal
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+HEAD_SECONDS: Final = 10.0
+BODY_SECONDS: Final = 30.0
+BODY_BYTES_MIN: Final = 512  # in BODY_SECONDS: slower is a client that only holds a place
+LINGER_SECONDS: Final = 2.0  # for the rest of a body after its answer; a reset would lose that
+STALL_SECONDS: Final = 30.0  # an answer of which the client takes no byte
+KEEP_ALIVE_SECONDS: Final = 75
+CONNECTIONS_MAX: Final = 4096
+TOO_MANY: Final = 503
+HEAD_TOO_LARGE: Final = 431
+TOO_SLOW: Final = 408
+TLS_HELLO: Final = 0x16  # the first byte of a TLS record that begins a handshake
+_LOG = logging.getLogger("unimeter.http")
+_LOG.setLevel(logging.ERROR)  # what strangers send is counted and answered, and not worth a line
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -30,13 +49,25 @@ class HttpProtocol(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
+        on_tls_hello: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(config, server_state, app_state, loop)
+        """`on_tls_hello` is told of a client that speaks TLS where none is spoken."""
+        super().__init__(config, server_state, {"connection": self}, loop)
+        self.logger = _LOG
+        self.principal: Principal = ANYBODY  # who made the last request
+        self._on_tls_hello = on_tls_hello
+        self._is_new = True
         self._head_bytes = 0  # of the head that is being sent
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_in_head = True
+        self._body_bytes = 0  # since `_body_since`
+        self._body_since = 0.0
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._stalled_since: float | None = None  # the client does not read
+        self._stalled_bytes = 0
+
+    # --- asyncio's side ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the socket, unless there are too many."""
@@ -49,28 +80,48 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of it."""
         self._stop_waiting()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what the socket gave."""
         if self.parser is None or self.transport.is_closing():
             return
+        if self._is_new:
+            self._is_new = False
+            if data[0] == TLS_HELLO:
+                self._on_tls_hello()
+                self.transport.abort()
+                return
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_timer is None:
                 self._wait_for_head()
+        else:
+            self._body_bytes += len(data)
         super().data_received(data)
         if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(HEAD_TOO_LARGE, "the head of a request may have 32 KiB")
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._stalled_since = self.loop.time()
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._stalled_since = None
+        super().resume_writing()
+
+    # --- the parser's side -------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._is_in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
+        self._body_since = self.loop.time()
         self._stop_waiting()
         super().on_headers_complete()
 
@@ -78,6 +129,49 @@ class HttpProtocol(HttpToolsProtocol):
         """The body is whole; what comes now is the next head."""
         self._is_in_head = True
         super().on_message_complete()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
+            super().on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is written; a client that still sends the body is soon let go."""
+        is_unread = self.cycle.response_complete and not self._is_in_head
+        if is_unread and not self.transport.is_closing():
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.flow.resume_reading()
+        else:
+            super().on_response_complete()
+
+    # --- time --------------------------------------------------------------------
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether an answer has begun and goes on."""
+        cycle = self.cycle
+        return cycle is not None and cycle.response_started and not cycle.response_complete
+
+    def look(self) -> None:
+        """Once a second: end what only holds a place."""
+        now = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self._stalled_since is not None:
+            self._look_at_reader(now)
+        if self._is_in_head or self.flow.read_paused or now - self._body_since < BODY_SECONDS:
+            return
+        if self._body_bytes < BODY_BYTES_MIN and not self.is_streaming:
+            self._refuse(TOO_SLOW, "the body of the request comes too slowly")
+        self._body_bytes, self._body_since = 0, now
+
+    def _look_at_reader(self, now: float) -> None:
+        assert self._stalled_since is not None
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < self._stalled_bytes:
+            self._stalled_since = now
+        elif now - self._stalled_since >= STALL_SECONDS:
+            self.transport.abort()
+        self._stalled_bytes = waiting
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
@@ -89,8 +183,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if self._head_bytes:
-            self._refuse(HEAD_TOO_SLOW, "the head of the request did not come in time")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_for_head()  # its last request is still being answered
+        elif self._head_bytes:
+            self._refuse(TOO_SLOW, "the head of the request did not come in time")
         else:
             self.transport.close()
 
