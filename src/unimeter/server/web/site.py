@@ -31,11 +31,11 @@ from uvicorn.server import ServerState
 
 from unimeter.errors import UnimeterError
 from unimeter.keys import ANYBODY, Principal
-from unimeter.server.web import ingest, probes
+from unimeter.server.web import ingest, keys, login, probes
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.gateway import Gateway
+from unimeter.server.web.gateway import ADDRESS, Gateway
 from unimeter.server.web.problems import Problem, problem_of
 from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 
@@ -53,6 +53,7 @@ class Site:
         self.gateway: Gateway  # from `attach` on
         self.is_attached = False
         self.bodies = Bodies()
+        self.failures = login.Failures(server.platform.monotonic)
         self.endpoints: list[Endpoint] = [
             *probes.endpoints(server.health_page, server.ready_page, server.metrics_page),
             *api_endpoints(),
@@ -81,15 +82,25 @@ class Site:
 
     def connection(self) -> HttpProtocol:
         """The protocol of a new socket: asyncio calls this."""
-        return HttpProtocol(self._uvicorn, self._state, {}, self.loop)
+        return HttpProtocol(self._uvicorn, self._state, self.loop, self.server.met_tls)
 
     def attach(self) -> None:
         """There is a node: answer from now on."""
         self.gateway = Gateway(self.server.clients)
         self.is_attached = True
 
+    def keys_changed(self) -> None:
+        """End the streams of whoever would not be let in any more."""
+        for connection in list(self._state.connections):
+            assert isinstance(connection, HttpProtocol)
+            if connection.is_streaming and not self.server.auth.is_good(connection.principal):
+                connection.transport.close()
+
     def tick(self) -> None:
-        """Once a second: the date of the answers."""
+        """Once a second: the date of the answers, and clients that are too slow."""
+        for connection in list(self._state.connections):
+            assert isinstance(connection, HttpProtocol)
+            connection.look()
         seconds = self.server.platform.time_ns() // 10**9
         date = email.utils.formatdate(seconds, usegmt=True).encode()
         self._state.default_headers = [(b"date", date)]
@@ -136,23 +147,35 @@ class Site:
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         principal = ANYBODY
         if endpoint.scope is not None:
-            self._check_ready(endpoint)
+            if endpoint.path != "/metrics":
+                self.check_ready()
             principal = self.identify(request, endpoint)
             principal.check(endpoint.scope)
+        ADDRESS.set(login.address_of(request))
+        self._remember(request, principal)
         call = Call(self, request, principal)
         try:
             return await endpoint.handler(call)
         finally:
             call.close()
 
-    def _check_ready(self, endpoint: Endpoint) -> None:
-        if not self.is_attached and endpoint.path != "/metrics":
+    def _remember(self, request: Request, principal: Principal) -> None:
+        """Keep who asks with the connection, so that a stream can be ended."""
+        connection = request.scope.get("state", {}).get("connection")
+        if connection is not None:
+            connection.principal = principal
+
+    def check_ready(self) -> None:
+        """Raise while there is no node to ask."""
+        if not self.is_attached:
             text = "the node is not ready: it replays its log, or stops"
             raise Problem(503, "wait", text, headers={"Retry-After": "1"})
 
     def identify(self, request: Request, endpoint: Endpoint) -> Principal:
         """Who asks; UnauthenticatedError if that can't be told."""
-        return ANYBODY
+        if not self.is_attached:
+            return ANYBODY  # of /metrics, which says nothing yet
+        return login.identify(self.server.auth, self.failures, request, endpoint)
 
     def _failed(self, error: Exception) -> Response:
         if isinstance(error, AssertionError):
@@ -173,4 +196,5 @@ def api_endpoints() -> Sequence[Endpoint]:
     """Every route but the probes."""
     return [
         *ingest.ENDPOINTS,
+        *keys.ENDPOINTS,
     ]
