@@ -50,6 +50,7 @@ EXCEPTIONS = {
     ("peer_fetch", "socket"): "is what Platform.fetch_entry does, with blocking sockets",
     ("peer_fetch", "os"): "is what Platform.fetch_entry does, with blocking sockets",
     ("node", "threading"): "a lock, free wherever nobody else runs; Platform starts the threads",
+    ("log", "threading"): "says what a thread died of; it starts none",
     ("process", "resource"): "is what a process has and a server in a test has not",
     ("process", "asyncio"): "makes the loop that the server runs on",
 }

@@ -78,11 +78,15 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
     "--peer-bind", metavar="HOST",
     help="Where to listen for peers.  [default: this node's own entry in --peers]",
 )  # fmt: skip
+@click.option(
+    "--log-format", metavar="FORMAT",
+    help="Of the lines on stderr: text, or json, one object a line.  [default: text]",
+)  # fmt: skip
+@click.option("--access-log", metavar="YES", help="One line for each HTTP request.  [default: no]")
 @click.option("--config", "config_file", metavar="PATH", help="A TOML file with these options.")
 @click.pass_context
 def command(ctx: click.Context, /, config_file: str | None, **flags: str | None) -> None:
     """Run a node with its data in a directory, until SIGTERM or Ctrl-C."""
-    from unimeter.server.config import load_config
-    from unimeter.server.process import serve
+    from unimeter.server.process import serve_options
 
-    ctx.exit(serve(load_config(flags, file=config_file)))
+    ctx.exit(serve_options(flags, config_file))

@@ -71,6 +71,7 @@ class Config:
     http_body_bytes_max: int = 16 * 1024 * 1024  # of a request that is not a stream
     mapping_file: str = ""  # TOML: how CloudEvents and OTLP become events
     log_format: str = "text"  # or json
+    access_log: bool = False  # a line for each HTTP request
 
     def __post_init__(self) -> None:
         """Check every value; raise InvalidInputError naming the option and the fix."""
@@ -200,6 +201,7 @@ PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "http_body_bytes_max": _bytes,
     "mapping_file": _text,
     "log_format": _text,
+    "access_log": _switch,
 }
 assert list(PARSERS) == [one.name for one in fields(Config)]
 

@@ -28,8 +28,6 @@ CONNECTION_OUT_BYTES_MAX wait. Nobody else notices.
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from typing import TYPE_CHECKING, cast
 
 from unimeter import limits
@@ -106,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         "builder",
         "clients",
         "held",
+        "intake",
         "is_gateway",
         "is_slow",
         "is_stand_in",
@@ -130,6 +129,8 @@ class Connection(asyncio.BufferedProtocol):
         self.map_version = 0  # in which the client asked for the partition map; 0: it did not
         self.node = clients.node
         self.builder = clients.node.builder
+        way = "peer" if is_stand_in else "http" if is_gateway else "binary"
+        self.intake = clients.node.statistics.intakes[way]
         self.held: bytes | Held | None = None
         self.skip = 0  # bytes still to drain of a frame that was refused
         self.slot = 0
@@ -152,6 +153,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back everything this connection held."""
+        if self.node.tracing is not None:
+            self.node.tracing.left(self.slot)
         self._release()
         self.clients.leave(self)
 
@@ -186,6 +189,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the socket gave."""
+        self.intake.bytes += nbytes
         held = self.held
         try:
             if held is None:
@@ -209,6 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take whole frames that another node sent on."""
         # The kernel takes only memory that could be written to.
         data = memoryview(bytearray(frames) if isinstance(frames, bytes) else frames)
+        self.intake.bytes += len(data)
         try:
             self._consume(data, 0, len(data))
         except Exception as error:
@@ -219,6 +224,7 @@ class Connection(asyncio.BufferedProtocol):
         skip, self.skip = self.skip, 0
         held, self.held = self.held, None
         self.take_frames(frame)
+        self.intake.bytes -= len(frame)  # it was counted when it came
         assert self.held is None, "a held frame is whole"
         self.skip, self.held = skip, held
 
@@ -239,7 +245,9 @@ class Connection(asyncio.BufferedProtocol):
                 if is_rest:
                     break
                 continue
+            before = builder.events
             start = builder.feed(data, start, end, slot)
+            self.intake.events += builder.events - before
             stop = builder.stop
             if stop == FEED_MORE:
                 break
@@ -416,6 +424,8 @@ class Connection(asyncio.BufferedProtocol):
     def _when_current(self, header: RequestHeader, request: Request, data: memoryview) -> None:
         """Answer now, or once this node knows enough for the consistency that is asked for."""
         node = self.node
+        if node.tracing is not None:
+            node.tracing.asked(self.slot, header.request_id, type(request).__name__)
         if node.is_alone or not isinstance(request, Read):
             self._respond(header, request, b"")
             return
@@ -445,6 +455,8 @@ class Connection(asyncio.BufferedProtocol):
 
         def done(response: Response, position: int) -> None:
             if isinstance(response, ErrorReply) and self._asks_elsewhere(response.code):
+                if self.node.tracing is not None:
+                    self.node.tracing.answered(self.slot, request_id, "sent on")
                 self._send_on(header, frame)
             else:
                 self.send(version, request_id, kind, response, position)
@@ -471,7 +483,7 @@ class Connection(asyncio.BufferedProtocol):
             raise error  # a broken invariant stops the process
         if not isinstance(error, UnimeterError):
             # A mistake of ours in reading must not take down the node that counts.
-            traceback.print_exc(file=sys.stderr)
+            self.clients.platform.log.error(error)
         self._error(header.version, header.request_id, error_of(error))
 
     def _answer(
@@ -481,6 +493,8 @@ class Connection(asyncio.BufferedProtocol):
         if kind == PacketType.GET_PARTITION_MAP:
             self.map_version = version
             payload = self.clients.partition_map(version, self)
+            if self.node.tracing is not None:
+                self.node.tracing.answered(self.slot, request_id)
             self.write(response_frame(version, 0, request_id, payload))
             return None
         if isinstance(request, AlertPushEnable):
@@ -531,6 +545,9 @@ class Connection(asyncio.BufferedProtocol):
             # its request, so nobody further up could still answer.
             response = error_of(error)
             payload = wire.encode_response(kind, response, position)
+        if self.node.tracing is not None:
+            what = response.code.name.lower() if isinstance(response, ErrorReply) else ""
+            self.node.tracing.answered(self.slot, request_id, what)
         self.write(response_frame(version, status_of(response, version), request_id, payload))
 
     def write(self, data: bytes) -> None:

@@ -110,6 +110,11 @@ class GroupCommit:
         """Whether something given is not durable yet."""
         return bool(self.syncing or self._unsynced or self._to_stage)
 
+    @property
+    def waiting(self) -> int:
+        """Entries that are given and not durable yet."""
+        return len(self._to_stage) + len(self._unsynced)
+
     # --- writing -------------------------------------------------------------------
 
     def write(self, entries: Sequence[Entry], responses: Sequence[Message]) -> None:

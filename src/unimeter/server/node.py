@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from unimeter import limits
 from unimeter.engine import entries
@@ -65,6 +66,9 @@ from unimeter.storage.recovery import Opened
 from unimeter.storage.state_hash import StateHasher
 from unimeter.wire.failures import error_of
 from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError
+
+if TYPE_CHECKING:
+    from unimeter.server.tracing import Tracing
 
 APPLY_HERE_BYTES_MAX = 64 * 1024
 """Committed bytes up to which the host's thread applies by itself: half a millisecond's work."""
@@ -98,6 +102,7 @@ class Node:
         self.failure: BaseException | None = None
         self.inflight_bytes = 0  # proposed here, not applied
         self.inflight_bytes_max = inflight_bytes_max
+        self.tracing: Tracing | None = None  # nobody looks on
         self.leads = False  # input is taken here
         self.lead = 0  # who leads, as far as this node knows
         self.send: Callable[[Message], None] = lambda message: None
@@ -265,6 +270,7 @@ class Node:
             self._send_away(entry)
             return
         entry.index, entry.term = place
+        entry.proposed = self.platform.monotonic()
         self._timestamp_ns = entry.timestamp_ns
         self._next_offset += entry.events
         self.inflight_bytes += len(entry.body)
@@ -281,6 +287,7 @@ class Node:
     def role_changed(self, lead: int, role: Role, term: int) -> None:
         """Take input from now on, or no more."""
         self.lead = lead
+        self.statistics.elections.note(lead, term, lead == self.node_id)
         if role is LEADER:
             self._go_on_from_log()
         self.leadership_changed()
@@ -363,7 +370,9 @@ class Node:
         """Apply one entry; on whichever thread, but one entry at a time and in log order."""
         entry = one.entry
         with self.lock:
+            began = self.platform.monotonic()
             applied = self.machine.apply(entry.index, entry.kind, entry.timestamp_ns, entry.body)
+            self.statistics.apply_seconds.observe(self.platform.monotonic() - began)
             if self.platform.watches:
                 self.platform.counted(self, entry, applied)
             if self.hash_states and entry.index % limits.STATE_HASH_ENTRIES == 0:
@@ -373,6 +382,8 @@ class Node:
                 return applied, []
             if applied.duplicates or applied.refused:
                 self.events.note(entry.index, applied.outcomes)
+                if applied.refused:
+                    self.statistics.count_refused(applied.outcomes, applied.refused)
             return applied, render(applied, one.waiting.routes) if one.waiting else []
 
     def take_state_hash(self) -> tuple[int, bytes] | None:
@@ -407,11 +418,15 @@ class Node:
         if waiting is not None:
             self.inflight_bytes -= len(waiting.body)
             assert self.inflight_bytes >= 0
+            counts.commit_seconds.observe(self.platform.monotonic() - waiting.proposed)
+            if self.tracing is not None:
+                self.tracing.committed(waiting, applied)
             if waiting.done is not None:
                 waiting.done(applied, applied.index)
             else:
                 self.host.deliver(replies)
                 counts.ingest_replies += len(replies)
+        counts.entries_applied += 1
         counts.events_stored += applied.stored
         counts.events_duplicate += applied.duplicates
         counts.events_refused += applied.refused
@@ -520,6 +535,16 @@ class Node:
     def idle(self) -> bool:
         """Whether everything fed has been answered."""
         return not (self._waiting or self.replica.has_work or self._applying or self.builder.size)
+
+    def queues(self) -> dict[str, int]:
+        """What waits here just now: events to be sealed, entries to be applied, reads."""
+        return {
+            "builder": self.builder.events,
+            "sync": self.replica.group.waiting,
+            "apply": self._applying,
+            "commit": len(self._waiting),
+            "reads": len(self.reads),
+        }
 
     def close(self) -> None:
         """Finish what is under way, snapshot if that is cheap, give the directory back."""

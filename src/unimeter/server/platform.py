@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from unimeter.engine.applied import Applied
 from unimeter.errors import UnimeterError
 from unimeter.raft.messages import Entry
 from unimeter.server.applier import Applier
+from unimeter.server.log import Log
 from unimeter.server.peer_fetch import fetch_entry
 from unimeter.storage.disk import Disk, OsDisk
 from unimeter.storage.memory_disk import MemoryDisk
@@ -190,9 +190,12 @@ class Platform:
 
     # --- the operator --------------------------------------------------------------
 
+    log = Log(time.time_ns)
+    """This process's lines on stderr."""
+
     def notice(self, sentence: str) -> None:
         """Tell the operator."""
-        print(f"unimeter: {sentence}", file=sys.stderr, flush=True)
+        self.log(sentence)
 
 
 def volume_bytes(path: str) -> int:

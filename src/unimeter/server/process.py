@@ -8,6 +8,9 @@ installed), signals, the words on stderr and the exit code.
 
 A refusal (a bad option, a port in use, a directory that can't be opened) is one
 sentence and its exit code, never a traceback.
+
+With `log_format` json each line on stderr is an object (`log`), from the first word to the last.
+Traces are sent where OTEL_EXPORTER_OTLP_ENDPOINT says (`tracing`).
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ import contextlib
 import gc
 import os
 import signal
-import sys
-import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from unimeter.errors import DataError, FatalStorageError, InvalidInputError
-from unimeter.server.config import Config
+from unimeter.server import tracing
+from unimeter.server.config import Config, load_config
+from unimeter.server.log import Notice, capture
+from unimeter.server.platform import REAL
 from unimeter.server.server import ListenError, Server
+from unimeter.version import VERSION
 
 EXIT_OK = 0
 EXIT_FAILED = 1  # the node stopped itself: disk failure or broken invariant
@@ -32,8 +38,28 @@ EXIT_DATA = 7  # the directory is damaged, in use, or another's
 EXIT_LISTEN = 9  # a port can't be had
 
 
+def serve_options(flags: Mapping[str, Any], file: str | None) -> int:
+    """Run a server as its options say; return the exit code.
+
+    Raises InvalidInputError for options that can't be meant, unless lines are to be JSON.
+    """
+    try:
+        config = load_config(flags, file=file)
+    except InvalidInputError as error:
+        if "json" not in (flags.get("log_format"), os.environ.get("UNIMETER_LOG_FORMAT")):
+            raise
+        REAL.log.as_json({})
+        refuse(error)
+        return EXIT_CONFIG
+    return serve(config)
+
+
 def serve(config: Config) -> int:
     """Run a server until SIGTERM or SIGINT; return the exit code. Speaks on stderr."""
+    if config.log_format == "json":
+        cluster = {"cluster": config.cluster_id} if config.cluster_id else {}
+        REAL.log.as_json({"node": config.node_id, **cluster})
+        capture(REAL.log)
     if not __debug__:
         say("this program checks itself with assertions; run it without python -O")
         return EXIT_CONFIG
@@ -41,13 +67,13 @@ def serve(config: Config) -> int:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_serve(config))
     except InvalidInputError as error:
-        say(str(error))
+        refuse(error)
         return EXIT_CONFIG
     except ListenError as error:
-        say(str(error))
+        refuse(error)
         return EXIT_LISTEN
     except DataError as error:
-        say(str(error))
+        refuse(error)
         return EXIT_DATA
 
 
@@ -62,7 +88,12 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def say(sentence: str) -> None:
     """One line for the operator."""
-    print(f"unimeter: {sentence}", file=sys.stderr, flush=True)
+    REAL.log(sentence)
+
+
+def refuse(error: Exception) -> None:
+    """Why there is no server."""
+    say(Notice(str(error), event="refused", level="error", error=type(error).__name__))
 
 
 async def _serve(config: Config) -> int:
@@ -71,11 +102,12 @@ async def _serve(config: Config) -> int:
     stopping = asyncio.Event()
     server = Server(config=config)
     server.say = say
+    server.tracing = tracing.from_environment(os.environ, config, say)
 
     def on_signal(number: int) -> None:
         if not server.is_ready:
             # Still replaying: nothing is in flight, and the lock goes with the process.
-            say("stopped before it was ready")
+            say(Notice("stopped before it was ready", event="stopped"))
             os._exit(EXIT_OK)
         stopping.set()
 
@@ -100,10 +132,14 @@ async def _serve(config: Config) -> int:
             server.failure = server.failure or error
     if server.failure is not None:
         if not isinstance(server.failure, DataError):
-            traceback.print_exception(server.failure)  # our own mistake: say where
-        say(f"stopped: {type(server.failure).__name__}: {server.failure}")
+            REAL.log.error(server.failure)  # our own mistake: say where
+        kind = type(server.failure).__name__
+        text = f"stopped: {kind}: {server.failure}"
+        say(Notice(text, event="failed", level="error", error=kind))
         os._exit(EXIT_FAILED)
-    say("stopped; everything acknowledged is on the disk")
+    if server.tracing is not None:
+        server.tracing.close()
+    say(Notice("stopped; everything acknowledged is on the disk", event="stopped"))
     return EXIT_OK
 
 
@@ -133,15 +169,27 @@ def _settle_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _startup_line(server: Server) -> str:
+def _startup_line(server: Server) -> Notice:
     node, members = server.node, server.members
     place = ""
     if members is not None:
         peers = ", ".join(f"{n}={host}:{port}" for n, (host, port) in members.others.items())
         place = f"as node {members.node_id} of cluster {members.name!r} with peers {peers}, "
-    return (
+    text = (
         f"serving {server.config.bind}:{server.port}, http {server.config.bind}:"
         f"{server.http_port}, {place}data in {os.path.abspath(server.config.data_dir)}, "
         f"recovered to index {node.machine.applied} "
         f"({node.machine.next_offset - 1:,} events, {node.opened.replayed_events:,} replayed)"
+    )
+    return Notice(
+        text,
+        event="serving",
+        address=server.address,
+        port=server.port,
+        http_port=server.http_port,
+        data_dir=os.path.abspath(server.config.data_dir),
+        index=node.machine.applied,
+        events=node.machine.next_offset - 1,
+        events_replayed=node.opened.replayed_events,
+        version=VERSION,
     )

@@ -34,6 +34,7 @@ from unimeter.server.auth import Auth, check_bind
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
+from unimeter.server.log import Notice
 from unimeter.server.members import members_of
 from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
@@ -42,6 +43,7 @@ from unimeter.server.pages import TEXT, Page
 from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
 
 if TYPE_CHECKING:
+    from unimeter.server.tracing import Tracing
     from unimeter.server.web.site import Site
 
 __all__ = ["ListenError", "Server"]
@@ -90,6 +92,7 @@ class Server:
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()  # set when the node has failed
         self.say: Callable[[str], None] = lambda sentence: None
+        self.tracing: Tracing | None = None  # set before `start` by who wants spans
         self.site: Site | None = None  # none where the platform serves no HTTP
         self._metrics: Callable[[], Page] | None = None
         self._listeners: list[asyncio.AbstractServer] = []
@@ -146,12 +149,13 @@ class Server:
             self.node = await self._open()
             self.auth = self._make_auth()
             self.clients.attach(self.node)
+            self.node.tracing = self.tracing
             if self.members is not None and peers is not None:
                 self.cluster = Cluster(
                     loop, self.members, self.node, self.clients, self.address, self.say
                 )
                 await self.cluster.start(peers)
-            self._metrics = metrics_page(self.node, self.clients, self.cluster)
+            self._metrics = metrics_page(self)
             if self.site is not None:
                 self.site.attach()
             if early is not None:
@@ -201,7 +205,8 @@ class Server:
             if self.platform.monotonic() - said > PROGRESS_SECONDS:
                 said = self.platform.monotonic()
                 share = 100 * done // max(1, total)
-                self.say(f"replaying the log: {share} %, {events:,} events")
+                text = f"replaying the log: {share} %, {events:,} events"
+                self.say(Notice(text, event="replaying", percent=share, events=events))
 
         def work() -> Place:
             inline = self.clients.inline

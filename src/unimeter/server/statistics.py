@@ -6,8 +6,9 @@ dict, which `/metrics`, the cluster status and the tests all read. Counters go
 up and are never reset; whoever wants a rate takes two readings.
 
 Everything is counted per turn, per request or per sync, never per event, so
-counting costs nothing that matters. Nothing here is durable and nothing here
-takes part in a decision.
+counting costs nothing that matters. What a batch was refused for is counted only in
+a batch that has refusals, by looking for bytes in its outcomes. Nothing here is durable
+and nothing here takes part in a decision.
 
 Rejected: `prometheus_client` counters on the hot path. They take a lock and a
 label lookup for each increment; plain integers on one thread need neither, and
@@ -20,7 +21,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+from unimeter.types import Outcome
+
+REFUSALS = tuple(outcome for outcome in Outcome if not outcome.counted)
+WAYS = ("binary", "http", "otlp", "peer")
+"""How events come in; `peer`: another node took them in and sends them on to this one."""
+
 SYNC_SECONDS_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+COMMIT_SECONDS_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
+APPLY_SECONDS_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+SNAPSHOT_SECONDS_BOUNDS = (0.01, 0.1, 1, 5, 15, 60, 300, 1_800)
 BATCH_EVENTS_BOUNDS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000)
 
 
@@ -49,6 +59,35 @@ class Histogram:
         return pairs
 
 
+class Intake:
+    """What came in by one way, as far as this node took it in by itself."""
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = self.bytes = 0
+
+
+class Elections:
+    """How often terms and leaders changed, as this node saw it."""
+
+    __slots__ = ("_last_lead", "lead_changes", "term", "term_changes", "times_led")
+
+    def __init__(self) -> None:
+        self.term = self.term_changes = self.times_led = self.lead_changes = 0
+        self._last_lead = 0  # the last one known
+
+    def note(self, lead: int, term: int, is_own: bool) -> None:
+        """The node's part, its leader or its term is another one than before."""
+        if term != self.term:
+            self.term_changes += bool(self.term)  # the first one is no change
+            self.term = term
+        if lead and lead != self._last_lead:
+            self.lead_changes += bool(self._last_lead)
+            self._last_lead = lead
+            self.times_led += is_own
+
+
 @dataclass(slots=True)
 class Statistics:
     """The counters of one node, all since it was opened."""
@@ -57,6 +96,7 @@ class Statistics:
     events_duplicate: int = 0
     events_refused: int = 0
     entries_appended: int = 0
+    entries_applied: int = 0
     bytes_appended: int = 0
     log_bytes_replayed: int = 0  # at the last start
     syncs_inline: int = 0  # on the loop's own thread
@@ -78,6 +118,24 @@ class Statistics:
     closed_too_many: int = 0
     sync_seconds: Histogram = field(default_factory=lambda: Histogram(SYNC_SECONDS_BOUNDS))
     entry_events: Histogram = field(default_factory=lambda: Histogram(BATCH_EVENTS_BOUNDS))
+    apply_seconds: Histogram = field(default_factory=lambda: Histogram(APPLY_SECONDS_BOUNDS))
+    commit_seconds: Histogram = field(default_factory=lambda: Histogram(COMMIT_SECONDS_BOUNDS))
+    snapshot_seconds: Histogram = field(default_factory=lambda: Histogram(SNAPSHOT_SECONDS_BOUNDS))
+    refused: dict[int, int] = field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))
+    intakes: dict[str, Intake] = field(default_factory=lambda: {way: Intake() for way in WAYS})
+    elections: Elections = field(default_factory=Elections)
+
+    def count_refused(self, outcomes: memoryview, refused: int) -> None:
+        """Count what the events of a batch were refused for; `refused` of them were."""
+        data = bytes(outcomes)
+        for outcome in REFUSALS:
+            found = data.count(outcome)
+            if found:
+                self.refused[outcome] += found
+                refused -= found
+                if not refused:
+                    return
+        raise AssertionError("a batch has fewer refused events than it says")
 
     def counters(self) -> dict[str, int]:
         """The plain counters by name, without the histograms."""

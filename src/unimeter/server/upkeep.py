@@ -45,7 +45,6 @@ class Upkeep:
         self.disk_free_bytes_min = limits.DISK_FREE_BYTES_MIN
         self.retention = RetentionPolicy()
         self.free_bytes = 0
-        self.last_snapshot_seconds = 0.0
         self._snapshot_bytes = 0  # bytes_appended when the last snapshot was begun
         self._reviewed = float("-inf")
         self._retained = self._clock()
@@ -157,7 +156,7 @@ class Upkeep:
         if result is None:
             return
         counts = self.node.statistics
-        self.last_snapshot_seconds = result.seconds
+        counts.snapshot_seconds.observe(result.seconds)
         if result.error:
             counts.snapshots_failed += 1
             self.node.host.notice(f"snapshot at {result.index} failed: {result.error}")

@@ -41,7 +41,17 @@ Done = Callable[[Applied | BackpressureError, int], None]
 class Waiting:
     """An entry that was proposed here and is not applied yet."""
 
-    __slots__ = ("body", "done", "events", "index", "kind", "routes", "term", "timestamp_ns")
+    __slots__ = (
+        "body",
+        "done",
+        "events",
+        "index",
+        "kind",
+        "proposed",
+        "routes",
+        "term",
+        "timestamp_ns",
+    )
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class Waiting:
         done: Done | None,
     ) -> None:
         self.index = self.term = 0
+        self.proposed = 0.0  # when, by the monotonic clock
         self.kind, self.timestamp_ns, self.body, self.events = kind, timestamp_ns, body, events
         self.routes, self.done = routes, done
 

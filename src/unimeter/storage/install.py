@@ -146,6 +146,7 @@ def install(opened: Opened, received: Received) -> Machine:
     superblock.update(is_installing=False)
     opened.events.restart_after(base.index, removed_ns)
     opened.snapshots.last_index = base.index
+    opened.snapshots.note_newest(received.head.state_bytes, base.timestamp_ns)
     opened.machine, opened.commit_index = received.machine, base.index
     return received.machine
 

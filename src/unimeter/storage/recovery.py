@@ -409,6 +409,8 @@ def _load(
     if index != current.snapshot_index:
         superblock.update(snapshot_index=index)
     snapshots = Snapshotter(disk, path, superblock, wal, events)
+    if head is not None:
+        snapshots.note_newest(head.state_bytes, head.timestamp_ns)
     opened = Opened(
         disk,
         path,

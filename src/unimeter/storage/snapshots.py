@@ -85,11 +85,13 @@ class Snapshotter:
         events: EventStore,
     ) -> None:
         self.last_index = superblock.current.snapshot_index  # of the newest in effect, 0 = none
+        self.last_bytes = self.last_timestamp_ns = 0  # its size, and the log's clock at that entry
         self._disk, self._directory = disk, directory
         self._superblock, self._wal, self._events = superblock, wal, events
         self._identity: Identity = superblock.current.identity
         self._child: Child | None = None
         self._index = 0  # of the one being taken
+        self._timestamp_ns = 0
         self._started = 0.0
         self._result: SnapshotResult | None = None
         self._taken = self._failed = 0
@@ -117,7 +119,7 @@ class Snapshotter:
             return
         self._index, self._started = index, time.monotonic()
         term = self._wal.term_of(index)
-        timestamp_ns = machine.timestamp_ns
+        timestamp_ns = self._timestamp_ns = machine.timestamp_ns
 
         def work() -> str:
             try:
@@ -135,6 +137,10 @@ class Snapshotter:
             self._result = self._fail(f"{type(error).__name__}: {error}")
             return
         self._result = self._end(said)
+
+    def note_newest(self, size_bytes: int, timestamp_ns: int) -> None:
+        """What is known of the newest snapshot in effect: only looked at, by whoever watches."""
+        self.last_bytes, self.last_timestamp_ns = size_bytes, timestamp_ns
 
     def fileno(self) -> int:
         """Readable when the background child has finished; -1 when none runs."""
@@ -211,6 +217,7 @@ class Snapshotter:
         file = self._disk.open(path)
         size = file.size()
         file.close()
+        self.note_newest(size, self._timestamp_ns)
         self.prune()
         return SnapshotResult(index, size, time.monotonic() - self._started)
 

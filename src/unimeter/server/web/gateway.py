@@ -17,6 +17,8 @@ when a leader is lost. A session carries one batch at a time, and idle ones are 
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from contextvars import ContextVar
 from contextvars import ContextVar
 from typing import Any
 
@@ -39,6 +41,8 @@ from unimeter.wire.messages import (
 
 ANSWER_SECONDS = 30.0  # longer than any wait inside the node; then nobody will answer any more
 SESSIONS_IDLE_MAX = 64
+WAY: ContextVar[str] = ContextVar("way", default="http")
+"""By which kind of route the request that is being answered came in (`statistics.WAYS`)."""
 ADDRESS: ContextVar[str] = ContextVar("address", default="")
 """Where the request that is being answered comes from, for the trail."""
 
@@ -95,10 +99,14 @@ class Gateway:
         request_id = self._last_id
         future: asyncio.Future[tuple[Response, int]] = self.clients.loop.create_future()
         self._waiting[request_id] = (kind, future)
+        node, slot = self.clients.node, self._connection.slot
+        self._connection.intake = node.statistics.intakes[WAY.get()]
+        tracing = node.tracing if kind == PacketType.INGEST_SYNC else None
         try:
-            self._connection.take_frames(request_frame(VERSION_2, kind, request_id, payload))
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await future
+            with nullcontext() if tracing is None else tracing.batch(slot, request_id):
+                self._connection.take_frames(request_frame(VERSION_2, kind, request_id, payload))
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await future
         except TimeoutError:
             text = "no answer came in time; whether it was carried out is not known"
             raise exception_of(ErrorReply(ErrorCode.OUTCOME_UNKNOWN, text)) from None

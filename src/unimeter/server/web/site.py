@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import sys
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +36,7 @@ from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.gateway import ADDRESS, Gateway
 from unimeter.server.web.problems import Problem, problem_of
 from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
+from unimeter.server.web.watch import Watch
 
 if TYPE_CHECKING:
     from unimeter.server.server import Server
@@ -54,6 +53,7 @@ class Site:
         self.is_attached = False
         self.bodies = Bodies()
         self.failures = login.Failures(server.platform.monotonic)
+        self.watch = Watch(server)
         self.endpoints: list[Endpoint] = [
             *probes.endpoints(server.health_page, server.ready_page, server.metrics_page),
             *api_endpoints(),
@@ -142,7 +142,9 @@ class Site:
             except Exception as error:
                 return self._failed(error)
 
-        return Route(endpoint.path, answer, methods=[endpoint.method])
+        route = Route(endpoint.path, answer, methods=[endpoint.method])
+        route.app = self.watch.around(endpoint, route.app)
+        return route
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         principal = ANYBODY
@@ -181,11 +183,12 @@ class Site:
         if isinstance(error, AssertionError):
             self.server.node.fail(error)  # a broken invariant stops the process
         elif not isinstance(error, UnimeterError | Problem):
-            traceback.print_exc(file=sys.stderr)
+            self.server.platform.log.error(error)
         return problem_of(error).response()
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        self.watch.no_route(error.status_code)
         if error.status_code == 405:
             text = f"{request.method} is not for this path"
             return Problem(405, "method", text, headers=error.headers).response()
