@@ -167,12 +167,12 @@ class Lanes:
         """Whether there is a fresh head, and room in the state for what may become of it.
 
         One that failed keeps its room, so it can always be tried again. The lowest of all needs
-        none: once it is done, `through` moves over it. Without that exception nothing would
-        ever move again when done ones have taken all the room above it.
+        none: once it is done, `through` moves over it. Heads begin in the order of their
+        positions, so it finds room anyway, but not in a state of a node with larger limits.
         """
         if not self._fresh:
             return False
-        begun = len(self._attempts) + len(self._inflight)
+        begun = len(self._attempts) + sum(one not in self._attempts for one in self._inflight)
         has_room = len(self._done) + begun < self._pace.done_max
         return begun < self._pace.attempts_max and (has_room or self._fresh[0] == self._lowest_open)
 
@@ -223,14 +223,6 @@ class Lanes:
         self.changes += 1
         heapq.heappush(self._waiting, (now + wait, position))
         return failures <= len(self._pace.retry_seconds)
-
-    def cancelled(self, position: int) -> None:
-        """The request was given up by us: it counts as no attempt."""
-        self._back(position)
-        if position in self._attempts:
-            self._ready.append(position)
-        else:
-            heapq.heappush(self._fresh, position)
 
     def hold(self, now: float, seconds: float) -> None:
         """Send nothing for so long (within bounds): the receiver asked for it."""
