@@ -70,6 +70,7 @@ from unimeter.wire.messages import (
     Status,
     UsageReply,
 )
+from unimeter.wire.v2_administration import RESPONSES
 from unimeter.wire.v2_ingest import decode_ingest_reply, encode_ingest_reply
 from unimeter.wire.v2_requests import get_schema, known, put_schema
 
@@ -560,6 +561,7 @@ _CODECS: Final[dict[int, tuple[type, Callable[[Writer, Any], None], Callable[[Re
     PacketType.MEMBERS_LIST: (MembersReply, _put_members, _get_members),
     PacketType.CLUSTER_STATUS: (ClusterStatusReply, _put_cluster_status, _get_cluster_status),
     PacketType.TRANSFER_LEADER: (Done, _put_done, _get_done),
+    **RESPONSES,
 }
 
 _PUSH_CODECS: Final[

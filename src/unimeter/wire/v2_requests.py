@@ -1,9 +1,8 @@
 """Every request of version 2 but INGEST, as bytes, both ways.
 
-Owns one pair of functions per packet type, listed in ``_CODECS``. A read begins
-with the two fields all reads share:
-
-    min_position u64 | flags u8 (bit 0: linearizable)
+Owns one pair of functions per packet type, listed in ``_CODECS``; those of keys, webhooks
+and the trail are `v2_administration`'s. A read begins with the two fields all reads share
+(`v2_read`).
 
 Refuses what contradicts itself (MALFORMED) and numbers that name nothing, such as
 aggregation 9 (INVALID_INPUT). Whether a metric exists or a cycle day makes sense is
@@ -54,15 +53,15 @@ from unimeter.wire.messages import (
     UsageRealtime,
     Window,
 )
+from unimeter.wire.v2_administration import REQUESTS
 from unimeter.wire.v2_ingest import decode_ingest, encode_ingest_request
+from unimeter.wire.v2_read import get_read, put_read
 
-_READ: Final = struct.Struct("<QB")
 _RANGE: Final = struct.Struct("<qq")
 _HELLO: Final = struct.Struct("<BBxxI")
 _SCHEMA: Final = struct.Struct("<BBBBBxq")
 _PAGE: Final = struct.Struct("<I")
 
-_IS_LINEARIZABLE: Final = 1
 _HAS_AFTER: Final = 1
 
 _Number = TypeVar("_Number", bound=enum.IntEnum)
@@ -80,18 +79,6 @@ def known(number: int, names: type[_Number], what: str) -> _Number:
 
 
 # --- fields that several requests share -----------------------------------------
-
-
-def _put_read(writer: Writer, request: Any) -> None:
-    flags = _IS_LINEARIZABLE * request.linearizable
-    writer.pack(_READ, "min_position", request.min_position, flags)
-
-
-def _get_read(reader: Reader) -> dict[str, Any]:
-    min_position, flags = reader.unpack(_READ, "min_position and flags")
-    if flags > _IS_LINEARIZABLE:
-        raise ProtocolError(f"read flags are {flags:#x}; expected 0 or 1")
-    return {"min_position": min_position, "linearizable": bool(flags)}
 
 
 def _put_range(writer: Writer, start_ns: int, end_ns: int) -> None:
@@ -271,16 +258,16 @@ def _get_metric_delete(reader: Reader) -> MetricDelete:
 
 
 def _put_metric_list(writer: Writer, request: MetricList) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     _put_page(writer, request.cursor, request.limit)
 
 
 def _get_metric_list(reader: Reader) -> MetricList:
-    return MetricList(**_get_read(reader), **_get_page(reader))
+    return MetricList(**get_read(reader), **_get_page(reader))
 
 
 def _put_usage_query(writer: Writer, request: UsageQuery) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     writer.text8(request.metric_code, "metric code")
     _put_range(writer, request.start_ns, request.end_ns)
@@ -288,7 +275,7 @@ def _put_usage_query(writer: Writer, request: UsageQuery) -> None:
 
 
 def _get_usage_query(reader: Reader) -> UsageQuery:
-    read = _get_read(reader)
+    read = get_read(reader)
     account = reader.account()
     code = reader.text8("metric code")
     start_ns, end_ns = _get_range(reader)
@@ -296,18 +283,18 @@ def _get_usage_query(reader: Reader) -> UsageQuery:
 
 
 def _put_usage_realtime(writer: Writer, request: UsageRealtime) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     writer.text8(request.metric_code, "metric code")
 
 
 def _get_usage_realtime(reader: Reader) -> UsageRealtime:
-    read = _get_read(reader)
+    read = get_read(reader)
     return UsageRealtime(reader.account(), reader.text8("metric code"), **read)
 
 
 def _put_events_list(writer: Writer, request: EventsList) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     _put_optional_code(writer, request.metric_code)
     _put_range(writer, request.since_ns, request.until_ns)
@@ -315,7 +302,7 @@ def _put_events_list(writer: Writer, request: EventsList) -> None:
 
 
 def _get_events_list(reader: Reader) -> EventsList:
-    read = _get_read(reader)
+    read = get_read(reader)
     account = reader.account()
     code = _get_optional_code(reader)
     since_ns, until_ns = _get_range(reader)
@@ -323,7 +310,7 @@ def _get_events_list(reader: Reader) -> EventsList:
 
 
 def _put_alerts_list(writer: Writer, request: AlertsList) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     _put_optional_code(writer, request.metric_code)
     writer.pack(U64, "after", request.after)
@@ -332,7 +319,7 @@ def _put_alerts_list(writer: Writer, request: AlertsList) -> None:
 
 
 def _get_alerts_list(reader: Reader) -> AlertsList:
-    read = _get_read(reader)
+    read = get_read(reader)
     return AlertsList(
         account=reader.account_or_none(),
         metric_code=_get_optional_code(reader),
@@ -365,7 +352,7 @@ def _get_alert_push_enable(reader: Reader) -> AlertPushEnable:
 
 
 def _put_breakdown(writer: Writer, request: Breakdown) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     writer.text8(request.metric_code, "metric code")
     _put_range(writer, request.start_ns, request.end_ns)
@@ -376,7 +363,7 @@ def _put_breakdown(writer: Writer, request: Breakdown) -> None:
 
 
 def _get_breakdown(reader: Reader) -> Breakdown:
-    read = _get_read(reader)
+    read = get_read(reader)
     account = reader.account()
     code = reader.text8("metric code")
     start_ns, end_ns = _get_range(reader)
@@ -385,21 +372,21 @@ def _get_breakdown(reader: Reader) -> Breakdown:
 
 
 def _put_accounts(writer: Writer, request: Accounts) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.text8(request.metric_code, "metric code")
     _put_range(writer, request.start_ns, request.end_ns)
     _put_page(writer, request.cursor, request.limit)
 
 
 def _get_accounts(reader: Reader) -> Accounts:
-    read = _get_read(reader)
+    read = get_read(reader)
     code = reader.text8("metric code")
     start_ns, end_ns = _get_range(reader)
     return Accounts(code, start_ns, end_ns, **_get_page(reader), **read)
 
 
 def _put_series(writer: Writer, request: Series) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     writer.text8(request.metric_code, "metric code")
     _put_range(writer, request.start_ns, request.end_ns)
@@ -409,7 +396,7 @@ def _put_series(writer: Writer, request: Series) -> None:
 
 
 def _get_series(reader: Reader) -> Series:
-    read = _get_read(reader)
+    read = get_read(reader)
     account = reader.account()
     code = reader.text8("metric code")
     start_ns, end_ns = _get_range(reader)
@@ -419,7 +406,7 @@ def _get_series(reader: Reader) -> Series:
 
 
 def _put_members(writer: Writer, request: Members) -> None:
-    _put_read(writer, request)
+    put_read(writer, request)
     writer.account(request.account)
     writer.text8(request.metric_code, "metric code")
     writer.pack(I64, "instant", request.at_ns)
@@ -427,7 +414,7 @@ def _put_members(writer: Writer, request: Members) -> None:
 
 
 def _get_members(reader: Reader) -> Members:
-    read = _get_read(reader)
+    read = get_read(reader)
     account = reader.account()
     code = reader.text8("metric code")
     at_ns = reader.unpack(I64, "instant")[0]
@@ -465,6 +452,7 @@ _CODECS: Final[
     PacketType.MEMBERS_LIST: (Members, _put_members, _get_members),
     PacketType.CLUSTER_STATUS: (ClusterStatus, _put_nothing, lambda reader: ClusterStatus()),
     PacketType.TRANSFER_LEADER: (TransferLeader, _put_transfer_leader, _get_transfer_leader),
+    **REQUESTS,
 }
 
 PACKET_TYPE_OF: Final[dict[type, PacketType]] = {
