@@ -22,10 +22,12 @@ from unimeter import limits
 from unimeter.errors import InvalidInputError
 from unimeter.instants import EXPECTED, NS_MAX, NS_MIN, parse_ns
 from unimeter.server.web.call import decode
+from unimeter.server.web.problems import bad
 from unimeter.types import Outcome
 
 DIGITS_MAX: Final = 64  # of a number that could still be an amount
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+_INDEX: Final = re.compile(r"\[([0-9]{1,9})\]")
 _MEMBER_BITS: Final = 63
 _SHOWN_MAX: Final = 80
 
@@ -41,6 +43,19 @@ class Refused(Exception):
 def exact_json(data: bytes, kind: Any = Any) -> Any:
     """JSON whose fractions are decimals; a problem if it is none."""
     return decode(data, kind, float_hook=_decimal)
+
+
+def checked(value: Any, kind: Any) -> Any:
+    """Parsed JSON held against a `kind` (msgspec); a problem names the place."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `")
+        path = path.rstrip("`") or "$"
+        index = _INDEX.search(path)
+        raise bad(
+            path, reason[0].lower() + reason[1:], index=int(index[1]) if index else None
+        ) from None
 
 
 def _decimal(text: str) -> Decimal | str:
@@ -63,7 +78,7 @@ def amount(value: Any, scale: int, field: str) -> int:
     whole = int("".join(map(str, digits)))
     exponent += scale
     if exponent >= 0:
-        found = whole * 10**exponent
+        found: int = whole * 10**exponent
     else:
         found, rest = divmod(whole, 10**-exponent)
         if rest:
@@ -86,6 +101,8 @@ def _number(value: Any, field: str) -> Decimal:
 
 def shown(value: Any) -> str:
     """A value in the words of a reason, cut where it is long."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
     text = repr(str(value) if isinstance(value, Decimal) else value)
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 

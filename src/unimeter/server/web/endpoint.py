@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from unimeter.keys import Scope
+from unimeter.server.web.problems import Problem
 
 if TYPE_CHECKING:
     from unimeter.server.web.call import Call
@@ -60,3 +61,4 @@ class Endpoint:
     answers: Mapping[int, Any] = field(default_factory=dict)  # status -> type, schema or None
     is_listed: bool = True  # in the OpenAPI page
     takes_portal: bool = False  # whether a portal token is let in: it only ever reads its account
+    failure: Callable[[Problem], Response] = Problem.response  # how a problem is told here

@@ -29,11 +29,13 @@ from uvicorn.server import ServerState
 
 from unimeter.errors import UnimeterError
 from unimeter.keys import ANYBODY, Principal
-from unimeter.server.web import ingest, keys, login, probes
+from unimeter.server.mapping import load_mapping
+from unimeter.server.web import ingest, keys, login, openmeter, pages, probes, views
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.gateway import ADDRESS, Gateway
+from unimeter.server.web.history import History
 from unimeter.server.web.problems import Problem, problem_of
 from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from unimeter.server.web.watch import Watch
@@ -51,7 +53,9 @@ class Site:
         self.server, self.loop, self.config = server, loop, server.config
         self.gateway: Gateway  # from `attach` on
         self.is_attached = False
+        self.history = History()
         self.bodies = Bodies()
+        self.mappings = load_mapping(self.config.mapping_file)
         self.failures = login.Failures(server.platform.monotonic)
         self.watch = Watch(server)
         self.endpoints: list[Endpoint] = [
@@ -97,7 +101,9 @@ class Site:
                 connection.transport.close()
 
     def tick(self) -> None:
-        """Once a second: the date of the answers, and clients that are too slow."""
+        """Once a second: the date of the answers, clients that are too slow, and a reading."""
+        if self.is_attached:
+            self.history.sample(self.server.node)
         for connection in list(self._state.connections):
             assert isinstance(connection, HttpProtocol)
             connection.look()
@@ -140,7 +146,7 @@ class Site:
             try:
                 return await self._answer(endpoint, request)
             except Exception as error:
-                return self._failed(error)
+                return endpoint.failure(self._failed(error))
 
         route = Route(endpoint.path, answer, methods=[endpoint.method])
         route.app = self.watch.around(endpoint, route.app)
@@ -179,12 +185,12 @@ class Site:
             return ANYBODY  # of /metrics, which says nothing yet
         return login.identify(self.server.auth, self.failures, request, endpoint)
 
-    def _failed(self, error: Exception) -> Response:
+    def _failed(self, error: Exception) -> Problem:
         if isinstance(error, AssertionError):
             self.server.node.fail(error)  # a broken invariant stops the process
         elif not isinstance(error, UnimeterError | Problem):
             self.server.platform.log.error(error)
-        return problem_of(error).response()
+        return problem_of(error)
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -200,4 +206,7 @@ def api_endpoints() -> Sequence[Endpoint]:
     return [
         *ingest.ENDPOINTS,
         *keys.ENDPOINTS,
+        *openmeter.ENDPOINTS,
+        *views.ENDPOINTS,
+        *pages.ENDPOINTS,
     ]
