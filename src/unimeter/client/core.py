@@ -80,6 +80,7 @@ from unimeter.wire.messages import (
     Read,
     Request,
     Response,
+    WebhookDelete,
 )
 from unimeter.wire.v2_ingest import encode_ingest
 
@@ -295,7 +296,7 @@ class Call:
         """A delete whose reply was lost finds nothing the second time: it is done."""
         return (
             self.in_doubt
-            and isinstance(self.request, MetricDelete)
+            and isinstance(self.request, MetricDelete | WebhookDelete)
             and refusal.code == ErrorCode.NOT_FOUND
         )
 

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 RETRY_AFTER_MS = 250  # disk space is looked at five times a second
 V1_LIST_ITEMS_MAX = limits.PAGE_ITEMS_MAX * 10
 """v1 has no pages: a list longer than this is refused, since a cut one would look whole."""
-_FOR_LEADER = (PacketType.METRIC_PUT, PacketType.METRIC_DELETE, PacketType.TRANSFER_LEADER)
+_FOR_LEADER = (*sorted(v2.WITH_ACTOR), PacketType.ON_BEHALF)
 OUT_BYTES_HIGH = 1024 * 1024  # waiting replies from which a client is not read any more
 
 

@@ -16,7 +16,7 @@ It is sent again to the next leader where a second one can't count twice:
 
     v2 batch with a session        the session remembers the first
     v1 batch, every event timed    the content keys tell
-    a metric put, a read           the second changes nothing
+    a metric or key put, a read    the second changes nothing
     anything else                  the client is told that the outcome is unknown
 
 A leader that says "not I" has done nothing: the request is held again.
@@ -42,6 +42,7 @@ from unimeter.wire.framer import (
 )
 from unimeter.wire.messages import ErrorCode, ErrorReply, PacketType, Status
 from unimeter.wire.v1_requests import has_all_timestamps
+from unimeter.wire.v2_administration import packet_type_on_behalf
 from unimeter.wire.v2_ingest import session_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ ANSWER_SECONDS = 5.0  # without a word of the leader; its link back may have los
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests held or sent on; then clients are told to wait
 _ERROR_CODE = struct.Struct("<H")
 _HEAD = struct.Struct("<BBxxII")
-_ONCE = (PacketType.METRIC_DELETE, PacketType.TRANSFER_LEADER)  # the second finds another world
+_ONCE = (  # the second finds another world
+    PacketType.METRIC_DELETE,
+    PacketType.TRANSFER_LEADER,
+    PacketType.WEBHOOK_DELETE,
+)
 _INGEST = (PacketType.INGEST_ASYNC, PacketType.INGEST_SYNC)
 NO_LEADER = "no node leads just now; nothing of this was done, send it again"
 
@@ -95,9 +100,11 @@ class Forwarded:
     @property
     def may_repeat(self) -> bool:
         """Whether carrying it out twice is the same as once."""
+        payload = memoryview(self.frame)[REQUEST_HEADER_BYTES:]
+        if self.kind == PacketType.ON_BEHALF:
+            return packet_type_on_behalf(payload) not in _ONCE
         if self.kind not in _INGEST:
             return self.kind not in _ONCE
-        payload = memoryview(self.frame)[REQUEST_HEADER_BYTES:]
         if self.version == VERSION_2:
             return session_of(payload) is not None
         return has_all_timestamps(payload)

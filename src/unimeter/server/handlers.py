@@ -30,20 +30,19 @@ from unimeter.errors import (
     InvalidInputError,
     RottenEntryError,
 )
+from unimeter.server import administration
+from unimeter.server.answering import Done as Done
+from unimeter.server.answering import check_read, propose
 from unimeter.server.node import Node
 from unimeter.types import PARTITION_COUNT, Direction
 from unimeter.version import VERSION
 from unimeter.wire import messages as m
 from unimeter.wire.failures import error_of
 
-Done = Callable[[m.Response, int], None]
-"""Called once with the response and the log position it reflects."""
-
 MEND_MS = 500  # a peer is asked within a tick, and a silent one passed over after a second
 
 T = TypeVar("T")
 _CURSOR_BYTES = 4  # of a metric list: the last metric's number
-RETRY_SECONDS = 0.05
 
 
 def answer(node: Node, request: m.Request, done: Done) -> m.Response | None:
@@ -142,32 +141,19 @@ _ROLES = (m.NodeRole.FOLLOWER, m.NodeRole.CANDIDATE, m.NodeRole.LEADER, m.NodeRo
 # --- metrics --------------------------------------------------------------------
 
 
-def _propose(node: Node, kind: int, body: bytes, done: Done) -> None:
-    """Propose a change of the catalog; `done` hears whether it was accepted."""
-
-    def finished(applied: Any, index: int) -> None:
-        if isinstance(applied, BackpressureError):
-            done(error_of(applied), node.machine.applied)
-        elif applied.error_code:
-            done(m.ErrorReply(m.ErrorCode(applied.error_code), applied.error), index)
-        else:
-            done(m.Done(), index)
-
-    node.propose(kind, body, finished)
-
-
 def _metric_put(node: Node, request: m.MetricPut, done: Done) -> None:
     body = catalog.put_body(request.schema, int(request.mode))
-    _propose(node, entries.METRIC_PUT, body, done)
+    propose(node, *administration.on_behalf(request.actor, entries.METRIC_PUT, body), done)
 
 
 def _metric_delete(node: Node, request: m.MetricDelete, done: Done) -> None:
     # Whether there is such a metric the log decides: a leader may not have applied all of it yet.
-    _propose(node, entries.METRIC_DELETE, request.code.encode(), done)
+    body = request.code.encode()
+    propose(node, *administration.on_behalf(request.actor, entries.METRIC_DELETE, body), done)
 
 
 def _metric_list(node: Node, request: m.MetricList, done: Done) -> m.Response:
-    _check_read(node, request)
+    check_read(node, request)
     if len(request.cursor) not in (0, _CURSOR_BYTES):
         raise InvalidInputError("the cursor is none that this node gave")
     live = node.machine.catalog.live(int.from_bytes(request.cursor, "little"))
@@ -177,19 +163,6 @@ def _metric_list(node: Node, request: m.MetricList, done: Done) -> m.Response:
 
 
 # --- totals ---------------------------------------------------------------------
-
-
-def _check_read(node: Node, request: Any, limit_max: int = limits.PAGE_ITEMS_MAX) -> None:
-    """Refuse a read that asks for what is not here yet, or for an absurd page."""
-    if request.min_position > node.machine.applied:
-        raise BackpressureError(
-            f"position {request.min_position} is asked for and this node has "
-            f"{node.machine.applied}",
-            RETRY_SECONDS,
-        )
-    limit = getattr(request, "limit", 1)
-    if not 1 <= limit <= limit_max:
-        raise InvalidInputError(f"limit must be 1 to {limit_max}, not {limit}")
 
 
 def _finish(
@@ -237,7 +210,7 @@ def _edge_rows(node: Node, plan: query.Plan[Any]) -> Iterator[Any]:
 
 
 def _usage_query(node: Node, request: m.UsageQuery, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     start, end = request.start_ns, request.end_ns
     plan = query.plan_total(
         node.machine, request.account, request.metric_code, start, end, request.filters
@@ -246,13 +219,13 @@ def _usage_query(node: Node, request: m.UsageQuery, done: Done) -> m.Response | 
 
 
 def _usage_realtime(node: Node, request: m.UsageRealtime, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     plan = query.plan_realtime(node.machine, request.account, request.metric_code, node.clock())
     return _finish(node, plan, lambda value: m.UsageReply(value, plan.start_ns, plan.end_ns), done)
 
 
 def _breakdown(node: Node, request: m.Breakdown, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     plan = query.plan_breakdown(
         node.machine,
         request.account,
@@ -271,7 +244,7 @@ def _breakdown(node: Node, request: m.Breakdown, done: Done) -> m.Response | Non
 
 
 def _series(node: Node, request: m.Series, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     plan = query.plan_series(
         node.machine,
         request.account,
@@ -288,7 +261,7 @@ def _series(node: Node, request: m.Series, done: Done) -> m.Response | None:
 
 
 def _accounts(node: Node, request: m.Accounts, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     plan = query.plan_accounts(
         node.machine,
         request.metric_code,
@@ -301,7 +274,7 @@ def _accounts(node: Node, request: m.Accounts, done: Done) -> m.Response | None:
 
 
 def _members(node: Node, request: m.Members, done: Done) -> m.Response | None:
-    _check_read(node, request)
+    check_read(node, request)
     plan = query.plan_members(
         node.machine,
         request.account,
@@ -317,7 +290,7 @@ def _members(node: Node, request: m.Members, done: Done) -> m.Response | None:
 
 
 def _events_list(node: Node, request: m.EventsList, done: Done) -> None:
-    _check_read(node, request, 10 * limits.PAGE_ITEMS_MAX)  # v1 gets its list in one piece
+    check_read(node, request, 10 * limits.PAGE_ITEMS_MAX)  # v1 gets its list in one piece
     if request.until_ns <= request.since_ns:
         raise InvalidInputError("the range ends before it starts; it is [since, until)")
     position = node.machine.applied
@@ -371,7 +344,7 @@ def alert_rows(
 
 
 def _alerts_list(node: Node, request: m.AlertsList, done: Done) -> m.Response:
-    _check_read(node, request)
+    check_read(node, request)
     return m.AlertsListReply(*alert_rows(node, request.after, request.limit, request))
 
 
@@ -389,4 +362,5 @@ _HANDLERS: dict[type, Callable[[Node, Any, Done], m.Response | None]] = {
     m.Series: _series,
     m.Accounts: _accounts,
     m.Members: _members,
+    **administration.HANDLERS,
 }

@@ -339,3 +339,10 @@ def decode_on_behalf(payload: Buffer) -> tuple[Actor, int, bytes]:
     except InvalidInputError as error:
         raise ProtocolError(str(error)) from None
     return actor, packet_type, reader.take(reader.remaining, "request")
+
+
+def packet_type_on_behalf(payload: Buffer) -> int:
+    """The packet type of the request inside; -1 if there is none."""
+    view = memoryview(payload)
+    at = 2 + int.from_bytes(view[:2], "little")
+    return view[at] if at < len(view) else -1
