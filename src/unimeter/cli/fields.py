@@ -29,29 +29,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
 from decimal import Decimal
+from typing import Any
 
 from unimeter.cli.amounts import parse_amount
 from unimeter.cli.moments import parse_instant
 from unimeter.cli.options import parse_account
 from unimeter.errors import InvalidInputError
+from unimeter.event_fields import NAMES as NAMES
+from unimeter.event_fields import OPERATIONS
 from unimeter.types import Account, Event, OperationType, from_ns
 
-NAMES: dict[str, tuple[str, ...]] = {
-    "account": ("account", "account_id"),
-    "metric": ("metric", "metric_code"),
-    "value": ("value",),
-    "timestamp": ("timestamp", "time"),
-    "operation": ("operation", "operation_type"),
-    "id": ("id",),
-    "properties": ("properties", "tags"),
-}
-
-_OPERATIONS: dict[object, OperationType] = {
+_OPERATIONS: dict[Any, OperationType] = {
     None: OperationType.NONE,
     "": OperationType.NONE,
-    "none": OperationType.NONE,
-    "add": OperationType.ADD,
-    "remove": OperationType.REMOVE,
+    **OPERATIONS,
 }
 
 

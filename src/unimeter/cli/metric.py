@@ -7,8 +7,6 @@ exactly so is no error, because deployment scripts say it each time.
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -17,15 +15,15 @@ from unimeter.cli.amounts import format_amount, parse_amount
 from unimeter.cli.connection import open_client
 from unimeter.cli.options import PAIR, form_options, scale_option, server_options
 from unimeter.cli.output import Form, Sheet, say, text, write_record, write_sheet
-from unimeter.errors import AlreadyExistsError, InvalidInputError
+from unimeter.errors import AlreadyExistsError
+from unimeter.period_words import parse_period as parse_period
+from unimeter.period_words import period_word
 from unimeter.types import (
-    LIFETIME,
     AggType,
     AlertThreshold,
     DimensionFilter,
     Direction,
     MetricSchema,
-    PeriodType,
     Resolution,
 )
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("code", "type", "period", "zone", "dimensions", "thresholds", "recurring", "resolution")
 
-_DURATION = re.compile(r"(\d+)\s*(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _KINDS = {agg.name.lower().replace("_", "-"): agg for agg in AggType}
 
 
@@ -230,44 +226,10 @@ def _definition(schema: MetricSchema) -> dict[str, object]:
     return describe(schema) | {"field": schema.field_name, "alert again": again}
 
 
-def parse_period(words: str) -> tuple[PeriodType, timedelta | None]:
-    """The period type that `words` name, and the length where it is FIXED."""
-    named = {
-        "hour": PeriodType.HOUR,
-        "day": PeriodType.DAY,
-        "week": PeriodType.WEEK,
-        "month": PeriodType.CALENDAR,
-    }
-    if words in named:
-        return named[words], None
-    if words == "lifetime":
-        return PeriodType.FIXED, LIFETIME
-    match = _DURATION.fullmatch(words)
-    if match is None:
-        raise InvalidInputError(
-            f"period {words!r} is not understood; write hour, day, week, month, lifetime, "
-            "or a duration such as 30d"
-        )
-    # 30 days is what a metric made with nothing but a code and a type has.
-    seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > LIFETIME.total_seconds():
-        raise InvalidInputError(f"period {words!r} is longer than a lifetime; write lifetime")
-    return PeriodType.FIXED, None if seconds == 30 * 86_400 else timedelta(seconds=seconds)
-
-
 def period_words(schema: MetricSchema) -> str:
-    """The period as `parse_period` reads it."""
-    if schema.period_type != PeriodType.FIXED:
-        name = {PeriodType.CALENDAR: "month"}.get(schema.period_type, schema.period_type.name)
-        day = f" from day {schema.billing_cycle_day}" if schema.billing_cycle_day != 1 else ""
-        return name.lower() + day
-    if schema.period is None:
-        return "30d"
-    if schema.period >= LIFETIME:
-        return "lifetime"
-    seconds = schema.period // timedelta(seconds=1)
-    unit = next(unit for unit in ("d", "h", "m", "s") if seconds % _SECONDS[unit] == 0)
-    return f"{seconds // _SECONDS[unit]}{unit}"
+    """The period as `parse_period` reads it, and the day that its month begins on."""
+    day = f" from day {schema.billing_cycle_day}" if schema.billing_cycle_day != 1 else ""
+    return period_word(schema) + day
 
 
 def describe(schema: MetricSchema, decimals: int = 0) -> dict[str, object]:
