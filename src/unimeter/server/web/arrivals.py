@@ -70,6 +70,8 @@ class Receipt:
     def summary(self) -> str:
         """The counts, and the first refusal, in a sentence."""
         first = self.refusals[0]
+        if len(self.outcomes) == len(self.refusals) == 1:
+            return str(first["reason"])
         return (
             f"{self.refused} of {len(self.outcomes)} were refused; "
             f"{self.count(STORED)} were stored and {self.count(DUPLICATE)} had been before. "

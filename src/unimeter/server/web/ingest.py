@@ -21,6 +21,13 @@ from unimeter import limits
 from unimeter.keys import Scope
 from unimeter.server.web.answers import answer
 from unimeter.server.web.call import Call
+from unimeter.server.web.cloudevents import (
+    BATCH,
+    STRUCTURED,
+    CloudEvent,
+    cloud_events,
+    is_cloud_event,
+)
 from unimeter.server.web.endpoint import Endpoint, Handler
 from unimeter.server.web.ingest_json import BatchBody, EventBody, columns_of, decode_events
 from unimeter.server.web.ingest_lines import take_csv, take_ndjson
@@ -32,6 +39,8 @@ from unimeter.wire import v2
 
 async def events(call: Call) -> Response:
     """Store what the body holds."""
+    if is_cloud_event(call):
+        return await cloud_events(call)
     kind = call.request.headers.get("content-type", "application/json")
     handler = TAKERS.get(kind.partition(";")[0].strip().lower())
     if handler is None:
@@ -129,14 +138,17 @@ ENDPOINTS = [
         Scope.INGEST,
         "Send events",
         'One event, an array of them or `{"events": [...]}` as JSON; or a stream of any length '
-        "as NDJSON or CSV. The answer comes when they are on the disks of a majority. A duplicate "
-        "is a success. An event that the meter refuses is named in `refusals`; the others count.",
+        "as NDJSON or CSV; or CloudEvents (structured, batch, or binary with ce-* headers). The "
+        "answer comes when they are on the disks of a majority. A duplicate is a success. An "
+        "event that the meter refuses is named in `refusals`; the others count.",
         "events",
         (PARAM,),
         {
             "application/json": {"anyOf": [EventBody, list[EventBody], BatchBody]},
             "application/x-ndjson": _TEXT,
             "text/csv": _TEXT,
+            STRUCTURED: CloudEvent,
+            BATCH: list[CloudEvent],
         },
         {200: STORED, 408: None, 413: None, 415: None},
     ),

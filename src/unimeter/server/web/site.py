@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 from unimeter.errors import UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
-from unimeter.server.web import ingest, keys, login, openmeter, pages, probes, views
+from unimeter.server.web import ingest, keys, login, openmeter, pages, probes, stripe, views
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
@@ -207,6 +207,7 @@ def api_endpoints() -> Sequence[Endpoint]:
         *ingest.ENDPOINTS,
         *keys.ENDPOINTS,
         *openmeter.ENDPOINTS,
+        *stripe.ENDPOINTS,
         *views.ENDPOINTS,
         *pages.ENDPOINTS,
     ]
