@@ -26,6 +26,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from unimeter.engine.applied import Applied
@@ -34,6 +35,7 @@ from unimeter.raft.messages import Entry
 from unimeter.server.applier import Applier
 from unimeter.server.log import Log
 from unimeter.server.peer_fetch import fetch_entry
+from unimeter.server.webhook_lanes import Pace
 from unimeter.storage.disk import Disk, OsDisk
 from unimeter.storage.memory_disk import MemoryDisk
 from unimeter.storage.wal import Wal, WalLimits
@@ -96,6 +98,29 @@ class Workers(Protocol):
         """Take no more jobs; `wait`: return when what was taken, and not cancelled, is done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody else's server said: `body` is its beginning, header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class OutboundError(UnimeterError):
+    """Somebody else's server gave no answer."""
+
+
+class Outbound(Protocol):
+    """Who makes requests to other servers (`server.outbound.HttpOutbound`)."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Answer:
+        """The answer, whatever its status; OutboundError if there is none in so many seconds."""
+
+    async def close(self) -> None:
+        """End what is open."""
+
+
 class Platform:
     """The machine that this process runs on."""
 
@@ -146,6 +171,15 @@ class Platform:
     ) -> Entry | None:
         """Ask the peers for one entry, before there is a loop; blocks for seconds."""
         return fetch_entry(addresses, secret, hello, index, say=say)
+
+    webhook_pace = Pace()
+    """How much webhooks send at a time, and how patiently."""
+
+    def outbound(self) -> Outbound:
+        """Who makes requests to other servers, for the running loop."""
+        from unimeter.server.outbound import HttpOutbound  # not before there is a webhook
+
+        return HttpOutbound()
 
     def connections_max(self) -> int:
         """How many clients leave the node the files it needs to go on storing."""
