@@ -35,12 +35,14 @@ from unimeter.errors import (
     DataError,
     DeadlineExceededError,
     DirectoryInUseError,
+    ForbiddenError,
     InvalidInputError,
     NotFoundError,
     RangeUnavailableError,
     RedirectError,
     ServerError,
     SessionExpiredError,
+    UnauthenticatedError,
     UnimeterError,
     WrongDirectoryError,
 )
@@ -83,11 +85,14 @@ from unimeter.types import (
 from unimeter.version import VERSION
 
 if TYPE_CHECKING:
+    from unimeter.client.admin_questions import NewKey
     from unimeter.client.aio import AsyncClient, Subscription
     from unimeter.client.blocking import Client
     from unimeter.client.surface import AlertStream
+    from unimeter.control import AuditRecord, Webhook
     from unimeter.embedded import Embedded as Embedded
     from unimeter.embedded import open as open
+    from unimeter.keys import KeyRecord, Scope
     from unimeter.server.server import Server as Server
     from unimeter.wire.messages import Window
 
@@ -96,10 +101,15 @@ __version__ = VERSION
 _LAZY = {
     "AlertStream": "unimeter.client.surface",
     "AsyncClient": "unimeter.client.aio",
+    "AuditRecord": "unimeter.control",
     "Client": "unimeter.client.blocking",
     "Embedded": "unimeter.embedded",
+    "KeyRecord": "unimeter.keys",
+    "NewKey": "unimeter.client.admin_questions",
+    "Scope": "unimeter.keys",
     "Server": "unimeter.server.server",
     "Subscription": "unimeter.client.aio",
+    "Webhook": "unimeter.control",
     "Window": "unimeter.wire.messages",
     "open": "unimeter.embedded",
 }
@@ -148,6 +158,12 @@ __all__ = [
     "AlertRecord",
     "AccountTotal",
     "SeriesPoint",
+    # keys, webhooks, the trail
+    "Scope",
+    "NewKey",
+    "KeyRecord",
+    "Webhook",
+    "AuditRecord",
     # periods and amounts
     "current_month",
     "last_month",
@@ -169,6 +185,8 @@ __all__ = [
     "AlreadyExistsError",
     "RangeUnavailableError",
     "SessionExpiredError",
+    "UnauthenticatedError",
+    "ForbiddenError",
     "ConnectionError",
     "DeadlineExceededError",
     "BackpressureError",

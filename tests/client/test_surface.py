@@ -10,6 +10,8 @@ import pytest
 
 import unimeter
 from unimeter import AsyncClient, Client
+from unimeter.client.administration import Keys, Webhooks
+from unimeter.client.async_administration import AsyncKeys, AsyncWebhooks
 from unimeter.client.async_surface import AsyncAlerts, AsyncMetrics
 from unimeter.client.surface import Alerts, Metrics, Surface
 
@@ -24,7 +26,8 @@ PUBLISHED = (
 ADDED = (
     "Client Outcome Refusal Resolution Direction LIFETIME AccountTotal SeriesPoint Window "
     "AlertStream DeadlineExceededError InvalidInputError SessionExpiredError "
-    "RangeUnavailableError CorruptionError"
+    "RangeUnavailableError CorruptionError UnauthenticatedError ForbiddenError "
+    "Scope NewKey KeyRecord Webhook AuditRecord"
 )
 
 
@@ -49,7 +52,13 @@ def test_star_import_leaves_the_builtin_open_alone() -> None:
 
 @pytest.mark.parametrize(
     ("blocking", "asynchronous"),
-    [(Surface, AsyncClient), (Metrics, AsyncMetrics), (Alerts, AsyncAlerts)],
+    [
+        (Surface, AsyncClient),
+        (Metrics, AsyncMetrics),
+        (Alerts, AsyncAlerts),
+        (Keys, AsyncKeys),
+        (Webhooks, AsyncWebhooks),
+    ],
 )
 def test_blocking_and_asynchronous_methods_agree(blocking: type, asynchronous: type) -> None:
     one, other = methods(blocking), methods(asynchronous)

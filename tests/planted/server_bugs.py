@@ -42,8 +42,8 @@ BUGS = (
                 "elif False:",
             ),
             Edit(
-                "server.handlers",
-                "_check_read",
+                "server.answering",
+                "check_read",
                 "if request.min_position > node.machine.applied:",
                 "if False:",
             ),

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from unimeter.client import checks, questions
+from unimeter.client import admin_questions, chance, checks, questions
+from unimeter.client.async_administration import AsyncKeys, AsyncWebhooks
 from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
 from unimeter.client.subscription import Subscription
+from unimeter.control import AuditRecord
 from unimeter.types import (
     Account,
     AccountTotal,
@@ -35,6 +37,7 @@ from unimeter.wire.messages import (
     AccountsReply,
     AlertPushEnable,
     AlertsListReply,
+    AuditListReply,
     BreakdownReply,
     ClusterStatus,
     ClusterStatusReply,
@@ -59,11 +62,14 @@ class AsyncSurface(ABC):
     """What can be asked, sent and changed."""
 
     _time_ns = staticmethod(time.time_ns)
+    _entropy = staticmethod(chance.entropy)
 
     def __init__(self) -> None:
         self.metrics = AsyncMetrics(self)
         self.alerts = AsyncAlerts(self)
         self.cluster = AsyncCluster(self)
+        self.keys = AsyncKeys(self)
+        self.webhooks = AsyncWebhooks(self)
 
     @abstractmethod
     async def _ask(
@@ -313,6 +319,22 @@ class AsyncSurface(ABC):
     async def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
         """Return what a node says about itself and its cluster; the leader if one is known."""
         return (await self._get(ClusterStatus(), ClusterStatusReply, 0, timeout))[0]
+
+    async def audit(
+        self,
+        *,
+        limit: int = 100,
+        before: int = 0,
+        linearizable: bool = False,
+        timeout: float | None = None,
+    ) -> list[AuditRecord]:
+        """Return who changed what, newest first: `limit` records, of entries before `before`.
+
+        Changes of keys, webhooks and metrics and attempts that were refused; a node keeps
+        the newest few thousand. `index` of the last record is `before` of the next page.
+        """
+        request = admin_questions.audit(limit, before, linearizable)
+        return (await self._get(request, AuditListReply, 0, timeout))[0].records
 
     async def _get(
         self, request: Request, kind: type[R], account: Account, timeout: float | None

@@ -23,9 +23,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from unimeter.client import checks, questions
+from unimeter.client import admin_questions, chance, checks, questions
+from unimeter.client.administration import Keys, Webhooks
 from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
+from unimeter.control import AuditRecord
 from unimeter.types import (
     Account,
     AccountTotal,
@@ -45,6 +47,7 @@ from unimeter.wire.messages import (
     AccountsReply,
     AlertPushEnable,
     AlertsListReply,
+    AuditListReply,
     BreakdownReply,
     ClusterStatus,
     ClusterStatusReply,
@@ -108,10 +111,14 @@ class AlertStream(ABC):
 class Surface(ABC):
     """What can be asked, sent and changed."""
 
+    _entropy = staticmethod(chance.entropy)
+
     def __init__(self) -> None:
         self.metrics = Metrics(self)
         self.alerts = Alerts(self)
         self.cluster = Cluster(self)
+        self.keys = Keys(self)
+        self.webhooks = Webhooks(self)
 
     @abstractmethod
     def _ask(self, request: Request, account: Account, timeout: float | None) -> _Answered:
@@ -348,6 +355,22 @@ class Surface(ABC):
     def status(self, *, timeout: float | None = None) -> ClusterStatusReply:
         """Return what a node says about itself and its cluster; the leader if one is known."""
         return self._get(ClusterStatus(), ClusterStatusReply, 0, timeout)[0]
+
+    def audit(
+        self,
+        *,
+        limit: int = 100,
+        before: int = 0,
+        linearizable: bool = False,
+        timeout: float | None = None,
+    ) -> list[AuditRecord]:
+        """Return who changed what, newest first: `limit` records, of entries before `before`.
+
+        Changes of keys, webhooks and metrics and attempts that were refused; a node keeps
+        the newest few thousand. `index` of the last record is `before` of the next page.
+        """
+        request = admin_questions.audit(limit, before, linearizable)
+        return self._get(request, AuditListReply, 0, timeout)[0].records
 
     def _get(
         self, request: Request, kind: type[R], account: Account, timeout: float | None

@@ -74,6 +74,11 @@ class Sdk(AsyncClient):
     def _fraction(self) -> float:
         return self._chance.real()
 
+    def _entropy(self, size: int) -> bytes:
+        return b"".join(self._chance.bits64().to_bytes(8, "big") for _ in range(-(-size // 8)))[
+            :size
+        ]
+
     def _time_ns(self) -> int:
         return self._clock()
 
