@@ -38,6 +38,7 @@ from unimeter.server.hosts import run
 from unimeter.server.node import Node
 from unimeter.server.platform import REAL, Platform
 from unimeter.server.subscriptions import Subscription
+from unimeter.server.webhooks import Webhooks
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire import v1, v2
 from unimeter.wire.framer import VERSION_1, VERSION_2, push_frame
@@ -86,6 +87,7 @@ class Clients:
         self.buffers = ReadBuffers()
         self.shared = self.buffers.shared
         self.advertise = ""
+        self.webhooks = Webhooks(loop, platform)
         self.connections_max = platform.connections_max()
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
@@ -108,6 +110,7 @@ class Clients:
     def attach(self, node: Node) -> None:
         """Serve this node from now on."""
         self.node = node
+        self.webhooks.attach(node)
 
     # --- connections -------------------------------------------------------------
 
@@ -230,12 +233,14 @@ class Clients:
 
     def lead_changed(self, lead: int) -> None:
         """Tell everybody who leads now."""
+        self.webhooks.lead_changed()
         if self.directory is not None:
             self.directory.lead_changed(lead)
         self.map_changed((VERSION_1, VERSION_2) if lead else (VERSION_2,))
 
     def lead_taken(self) -> None:
         """Input is taken here: carry out what was held for a leader."""
+        self.webhooks.lead_taken()
         if self.forwarder is not None:
             self.forwarder.let_in(self._carry_out)
 
@@ -271,6 +276,7 @@ class Clients:
 
     def abort(self) -> None:
         """Close every connection now."""
+        self.webhooks.stop_sending()
         for connection in list(self._connections.values()):
             connection.transport.abort()
 
@@ -368,6 +374,11 @@ class Clients:
         """Push what is new, after the replies of this turn."""
         for subscription in self._subscriptions.values():
             self.loop.call_soon(subscription.pump)
+        self.webhooks.alerted()
+
+    def administered(self) -> None:
+        """Webhooks may have been changed."""
+        self.webhooks.changed()
 
     def notice(self, sentence: str) -> None:
         """Tell the operator."""

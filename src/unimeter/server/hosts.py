@@ -41,6 +41,9 @@ class Host(Protocol):
     def alerted(self, start: int, end: int) -> None:
         """Alerts at positions ``[start, end)`` have come to exist."""
 
+    def administered(self) -> None:
+        """An entry about keys, webhooks or deliveries was applied."""
+
     def lead_changed(self, lead: int) -> None:
         """This node leads now (by its id), another one, or (0) nobody that is known."""
 
@@ -91,6 +94,9 @@ class InlineHost:
         """Tell every watcher."""
         for watcher in self.watchers:
             watcher(start, end)
+
+    def administered(self) -> None:
+        """Do nothing: an inline node looks at each question."""
 
     def lead_changed(self, lead: int) -> None:
         """Do nothing: an inline node is alone and leads."""

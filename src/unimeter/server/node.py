@@ -433,6 +433,8 @@ class Node:
         if applied.alerts_to > applied.alerts_from:
             counts.alerts_raised += applied.alerts_to - applied.alerts_from
             self.host.alerted(applied.alerts_from, applied.alerts_to)
+        if applied.kind == entries.ADMIN:
+            self.host.administered()
         self.reads.applied(applied.index)
         if one.done is not None:
             one.done()

@@ -285,6 +285,7 @@ class Server:
             self._tick_handle.cancel()
         self._listeners[-1].close()
         if self.failure is None:
+            self.clients.webhooks.finish()
             if self.cluster is not None:
                 await self.cluster.hand_over()
             self.clients.stop_reading()
@@ -294,6 +295,7 @@ class Server:
         self.clients.close()
         await self._until(lambda: not self.clients.count)
         self.clients.abort()
+        await self.clients.webhooks.close()
         if self.cluster is not None:
             await self.cluster.close()
         self.node.close()
