@@ -41,6 +41,8 @@ _SUFFIX = ".out"
 _CURSOR = re.compile(r"([0-9]{1,19})-([0-9]{1,9})")
 _PART_WINDOW_BYTES = 1024 * 1024  # one read where only a part of a segment is wanted
 _LOADED_MAX = 8  # outcome files kept in memory for readers
+_BACK_ENTRIES_MAX = 32  # read at once, backwards: they are all in memory then
+REASON_BYTES_MAX = 4 * 1024 * 1024  # one byte an event, of entries with refusals or duplicates
 
 
 class StoredEvent(NamedTuple):
@@ -73,6 +75,8 @@ class EventStore:
         self._files: list[tuple[int, int, int]] = []  # (after, to, latest ns), ascending
         self._recent: Bitmaps = {}  # of entries above _covered
         self._loaded: dict[int, Bitmaps] = {}  # by `to` of the file
+        self._reasons: dict[int, bytes] = {}  # outcomes of the newest entries that have others
+        self._reason_bytes = 0
         self._ranges: dict[tuple[int, int], tuple[int, int]] = {}  # timestamps, by segment
         self._lock = threading.Lock()
 
@@ -87,7 +91,15 @@ class EventStore:
         found = bytes(outcomes)
         if found.count(0) != len(found):
             self._recent[index] = (len(found), bitmap_of(found))
+            self._keep_reasons(index, found)
         self.noted_index = index
+
+    def _keep_reasons(self, index: int, outcomes: bytes) -> None:
+        """Which refusal it was, for whoever looks at the newest events; bitmaps do not say."""
+        self._reasons[index] = outcomes
+        self._reason_bytes += len(outcomes)
+        while self._reason_bytes > REASON_BYTES_MAX:
+            self._reason_bytes -= len(self._reasons.pop(next(iter(self._reasons))))
 
     def write_outcomes(self, cluster_id: bytes, to_index: int) -> None:
         """Write the outcomes since the last file, durably (before a snapshot at `to_index`).
@@ -169,6 +181,7 @@ class EventStore:
         """Nothing up to `index` is stored any more: a peer's snapshot took its place."""
         with self._lock:
             self._files, self._recent = [], {}
+            self._reasons, self._reason_bytes = {}, 0
             self._loaded, self._ranges = {}, {}
             self._covered = self.noted_index = index
             self.removed_timestamp_ns = removed_timestamp_ns
@@ -260,6 +273,31 @@ class EventStore:
         """The same, all of it and undressed, for answers at the edges of buckets."""
         self._check_range(from_index, start_ns)
         return self._select(account, metric_code, start_ns, end_ns, from_index, to_index, 0)
+
+    def outcome_of(self, index: int, number: int) -> int | None:
+        """What became of event `number` of an applied entry; None: it did not count, and why
+        is not kept that far back."""
+        reasons = self._reasons.get(index)
+        if reasons is not None:
+            return reasons[number]
+        counted = self.counted_bits(index)
+        return 0 if counted is None or is_counted(counted[1], number) else None
+
+    def bodies_back(self, before: int) -> Iterator[tuple[int, EventsBody]]:
+        """The applied EVENTS entries below index `before` (0: all of them), newest first."""
+        stop = min(self.applied_index(), self._wal.synced_index)
+        stop = min(stop, before - 1) if before else stop
+        step = 2
+        try:
+            while stop >= self._wal.first_index:
+                start = max(stop - step + 1, self._wal.first_index)
+                read = list(self._wal.read(start, stop, _PART_WINDOW_BYTES))
+                for entry in reversed(read):
+                    if entry.kind == entries.EVENTS:
+                        yield entry.index, EventsBody(entry.body)
+                stop, step = start - 1, min(2 * step, _BACK_ENTRIES_MAX)
+        except FileNotFoundError as error:
+            raise RangeUnavailableError("retention removed events while they were read") from error
 
     def _check_range(self, from_index: int, start_ns: int) -> None:
         first = self._wal.first_index

@@ -30,7 +30,21 @@ from uvicorn.server import ServerState
 from unimeter.errors import UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
-from unimeter.server.web import ingest, keys, login, openmeter, pages, probes, stripe, views
+from unimeter.server.web import (
+    accounts,
+    ingest,
+    keys,
+    lists,
+    login,
+    metrics_api,
+    openmeter,
+    pages,
+    probes,
+    status,
+    stripe,
+    totals,
+    views,
+)
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
@@ -205,6 +219,11 @@ def api_endpoints() -> Sequence[Endpoint]:
     """Every route but the probes."""
     return [
         *ingest.ENDPOINTS,
+        *accounts.ENDPOINTS,
+        *lists.ENDPOINTS,
+        *metrics_api.ENDPOINTS,
+        *status.ENDPOINTS,
+        *totals.ENDPOINTS,
         *keys.ENDPOINTS,
         *openmeter.ENDPOINTS,
         *stripe.ENDPOINTS,
