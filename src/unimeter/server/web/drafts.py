@@ -106,16 +106,19 @@ class Mapper:
 
     def _draft(self, item: Item, rule: Rule) -> Draft | None:
         metric = rule.metric or item.name
+        if not metric:
+            text = "it has no name to be counted by; give it one, or map it with match = '*'"
+            raise Refused(Outcome.BAD_METRIC_CODE, text)
         account = self._account(item, rule)
         self.principal.check_sees(account, metric)
         schema = self.schemas(metric)
         if schema is None:
             text = f"there is no metric {metric!r}; create it first, or name another in the mapping"
             raise Refused(Outcome.UNKNOWN_METRIC, text)
+        item.check(schema, rule.value is not None)
         value, place = self._value(item, rule, schema)
         if value is None:
             return None
-        item.check(schema, rule.value is not None)
         return Draft(
             item.index,
             account,
