@@ -45,6 +45,7 @@ from unimeter.server.web import (
     stripe,
     totals,
     views,
+    webhooks_api,
 )
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
@@ -229,6 +230,7 @@ def api_endpoints() -> Sequence[Endpoint]:
         *openmeter.ENDPOINTS,
         *otlp.ENDPOINTS,
         *stripe.ENDPOINTS,
+        *webhooks_api.ENDPOINTS,
         *views.ENDPOINTS,
         *pages.ENDPOINTS,
     ]
