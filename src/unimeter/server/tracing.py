@@ -182,9 +182,9 @@ class Tracing:
     # --- webhooks ----------------------------------------------------------------------------
 
     @contextmanager
-    def webhook(self, webhook: str, attempt: int) -> Iterator[Any]:
-        """Around one attempt to deliver; the span is given, for `set_attribute`."""
-        attributes: dict[str, Any] = {"unimeter.webhook": webhook, "unimeter.attempt": attempt}
+    def webhook(self, webhook: str, position: int) -> Iterator[Any]:
+        """Around one attempt to deliver an alert; the span is given, for `set_attribute`."""
+        attributes: dict[str, Any] = {"unimeter.webhook": webhook, "unimeter.alert": position}
         with self._tracer.start_as_current_span(
             "unimeter.webhook", kind=self._trace.SpanKind.CLIENT, attributes=attributes
         ) as span:

@@ -22,6 +22,7 @@ round trip to the quorum, for each alert.
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,12 @@ class Sender:
         with node.lock:
             ident = message.alert_id(node.machine.cluster_id, position)
             body = message.alert_body(alert_at(node.machine, position))
-        result = await attempt(self.office, self.record, ident, body)
+        tracing = node.tracing
+        with nullcontext() if tracing is None else tracing.webhook(self.record.id, position) as span:
+            result = await attempt(self.office, self.record, ident, body)
+            if span is not None:
+                span.set_attribute("http.response.status_code", result.status)
+                span.set_attribute("error.type", result.error)
         # Whoever was deposed or replayed meanwhile has no say any more.
         if not self._is_stopped and self.office.is_leading:
             self._take_result(position, result)

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from unimeter.server.metrics.families import counter_rows, gauge, gauge_rows, histogram_rows
+from unimeter.server.metrics.families import (
+    counter,
+    counter_rows,
+    counters,
+    gauge,
+    gauge_rows,
+    gauges,
+    histogram_rows,
+)
 
 if TYPE_CHECKING:
     from unimeter.server.server import Server
@@ -22,11 +30,52 @@ _ROUTE = ("route", "method")
 
 def families(server: Server) -> Iterator[Any]:
     """Every family of this part."""
+    yield from _streams(server)
+    yield from _webhooks(server)
     if server.site is None:
         return
     counts = server.site.statistics()
     yield gauge("unimeter_http_connections", "Open HTTP connections", counts["http_connections"])
+    yield gauge("unimeter_http_body_bytes", "Bodies held just now", counts["http_body_bytes"])
+    text = "Bodies refused because too much was held"
+    yield counter("unimeter_http_bodies_refused", text, counts["http_bodies_refused"])
     yield from _routes(server.site.watch)
+
+
+def _streams(server: Server) -> Iterator[Any]:
+    """Readers that hear alerts and totals as they change, by HTTP and on the binary port."""
+    pumps = getattr(server.clients, "pumps", None)
+    if pumps is None:
+        return
+    counts = pumps.statistics()
+    yield gauge("unimeter_streams", "Open streams", counts["live_streams"])
+    sent: dict[str, float] = {
+        "alert": counts["live_alerts_sent"],
+        "total": counts["live_totals_sent"],
+        "overflow": counts["live_overflows"],
+    }
+    yield counters("unimeter_stream_items", "Sent to streams, by kind", "kind", sent)
+    seconds = counts["live_microseconds"] / 1e6
+    yield counter("unimeter_stream_seconds", "Spent on streams, on the loop", seconds)
+
+
+def _webhooks(server: Server) -> Iterator[Any]:
+    """Deliveries of the node that leads; the others have none under way."""
+    counts = server.clients.webhooks.statistics()
+    ended: dict[str, float] = {
+        "delivered": counts["webhook_delivered"],
+        "failed": counts["webhook_failed"],
+    }
+    yield counters("unimeter_webhook_attempts", "Attempts, by what came of them", "result", ended)
+    states: dict[str, float] = {
+        "active": counts["webhook_senders"] - counts["webhook_paused"],
+        "paused": counts["webhook_paused"],
+    }
+    yield gauges("unimeter_webhooks", "Webhooks, by state", "state", states)
+    yield gauge("unimeter_webhook_in_flight", "Under way just now", counts["webhook_inflight"])
+    yield gauge("unimeter_webhook_retrying", "Alerts tried again", counts["webhook_retrying"])
+    text = "Alerts that the slowest active webhook is behind"
+    yield gauge("unimeter_webhook_lag_alerts", text, counts["webhook_lag"])
 
 
 def _routes(watch: Watch) -> Iterator[Any]:

@@ -85,4 +85,7 @@ def _connections(server: Server) -> Iterator[Any]:
 
 
 def _security(server: Server) -> Iterator[Any]:
-    return iter(())
+    auth = server.auth
+    yield counter("unimeter_logins_refused", "Logins refused, on both ports", auth.logins_refused)
+    text = "1 while there is no key, and everybody may do everything"
+    yield gauge("unimeter_open", text, not auth.has_key)

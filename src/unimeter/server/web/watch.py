@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unimeter.server.log import Notice
 from unimeter.server.metrics.http import NO_ROUTE
 from unimeter.server.statistics import Histogram
+from unimeter.server.web.gateway import WAY
 
 if TYPE_CHECKING:
     from unimeter.server.server import Server
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 LASTING = b"text/event-stream"
+OTLP = "/v1/otlp/"  # routes whose events are counted apart
 NO_ANSWER = "none"  # the client went away before there was one
 
 
@@ -76,6 +78,8 @@ class Watch:
         exchange = _Exchange(counts, receive, send)
         tracing = self.server.tracing
         span = nullcontext() if tracing is None else tracing.http(counts.route, scope, exchange)
+        if counts.route.startswith(OTLP):
+            WAY.set("otlp")
         counts.in_flight += 1
         began = clock()
         try:
