@@ -7,6 +7,7 @@ from typing import Final
 
 from unimeter.bench import scenarios
 from unimeter.bench.engine import engine_alone
+from unimeter.bench.http_load import json_batches
 from unimeter.bench.report import Figure
 from unimeter.bench.scenarios import Settings
 
@@ -14,6 +15,7 @@ SCENARIOS: Final[dict[str, Callable[[Settings], list[Figure]]]] = {
     "generator": scenarios.measure_ceiling,
     "batch500x8": lambda settings: scenarios.batches(settings, 8, 2e6),
     "batch500x64": lambda settings: scenarios.batches(settings, 64, 3e6),
+    "http500x8": json_batches,
     "batch1x64": scenarios.singles,
     "batch1x1": scenarios.latency,
     "query": scenarios.query_round_trip,
