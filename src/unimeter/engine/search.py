@@ -18,7 +18,6 @@ from unimeter.types import Account
 
 SERIES_PER_STEP: Final = 4096
 STRING_PREFIX: Final = "str:"
-_WORDS: Final = 5  # of a series' row: account, metric, ...
 
 
 def series_end(machine: Any) -> int:
@@ -62,21 +61,21 @@ def step(machine: Any, prefix: str, end: int) -> tuple[list[Account], int]:
     only_strings = prefix.startswith(STRING_PREFIX)
     encoded = prefix.removeprefix(STRING_PREFIX).encode("utf-8", "surrogatepass")
     counter = machine.counter
-    words = counter.totals.series_words.view[start * _WORDS : end * _WORDS].tolist()
+    series_at = counter.totals.series_at
     live = machine.catalog.live()
     numbers = {metric.number for metric in live}
     found: list[Account] = []
-    for at in range(end - start - 1, -1, -1):
-        account, metric = words[at * _WORDS], words[at * _WORDS + 1]
+    for row in range(end - 1, start - 1, -1):
+        account, metric = series_at(row)[:2]
         kind = metric & STRING
         if metric - kind not in numbers:
             continue
         if kind:
             text = bytes(counter.accounts.text(account))
-            if text.startswith(encoded) and _is_newest(counter, live, account, kind, start + at):
+            if text.startswith(encoded) and _is_newest(counter, live, account, kind, row):
                 found.append(text.decode())
         elif not only_strings and str(account).encode().startswith(encoded):
-            if _is_newest(counter, live, account, kind, start + at):
+            if _is_newest(counter, live, account, kind, row):
                 found.append(account)
     return found, start
 

@@ -9,17 +9,18 @@ way of the gateway, which says on whose behalf, and are answered once they are o
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.responses import Response
 
 from unimeter import limits
-from unimeter.errors import AlreadyExistsError, NotFoundError
+from unimeter.errors import NotFoundError
 from unimeter.keys import Scope
 from unimeter.server.web import params
 from unimeter.server.web.answers import answer, cursor_of, cursor_text, rows
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.problems import bad
+from unimeter.server.web.problems import Problem, bad
 from unimeter.server.web.schemas import (
     METRIC_COLUMNS,
     MetricBody,
@@ -79,15 +80,18 @@ def schema_of(call: Call, code: str) -> MetricSchema:
 async def create(call: Call) -> Response:
     """Create a metric."""
     schema = metric_of(await call.json(MetricBody))
+    existed = _is_there(call, schema)
+    position = await _put(call, schema, PutMode.CREATE)
+    place = {"Location": "/v1/metrics/" + quote(schema.code, safe="")}
+    body = metric_json(schema)
+    return answer(body, position, status=200 if existed else 201, headers=place)
+
+
+def _is_there(call: Call, schema: MetricSchema) -> bool:
     try:
-        position = await _put(call, schema, PutMode.CREATE)
-    except AlreadyExistsError:
-        found, position = await find(call, schema.code)
-        if not same_definition(found, schema):
-            raise
-        return answer(metric_json(found), position)
-    place = {"Location": "/v1/metrics/" + _quoted(schema.code)}
-    return answer(metric_json(schema), position, status=201, headers=place)
+        return same_definition(schema_of(call, schema.code), schema)
+    except Problem:
+        return False
 
 
 async def put(call: Call) -> Response:
@@ -113,14 +117,17 @@ async def delete(call: Call) -> Response:
     return answer(None, position)
 
 
-def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text, safe="")
-
-
 _JSON: Final[dict[str, Any]] = {"application/json": MetricBody}
 _TAG: Final = "metrics"
+_METRICS: Final = {
+    "type": "object",
+    "required": ["rows"],
+    "properties": {
+        "rows": {"type": "array", "items": MetricBody},
+        "cursor": {"type": "string"},
+        "position": {"type": "integer"},
+    },
+}
 
 ENDPOINTS = [
     Endpoint(
@@ -132,7 +139,7 @@ ENDPOINTS = [
         "In the order of their creation.",
         _TAG,
         (params.limit_param(limits.PAGE_ITEMS_MAX), *params.LIST),
-        answers={200: {"rows": MetricBody}},
+        answers={200: _METRICS},
         takes_portal=True,
     ),
     Endpoint(
