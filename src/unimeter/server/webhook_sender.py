@@ -167,8 +167,10 @@ class Sender:
         with node.lock:
             ident = message.alert_id(node.machine.cluster_id, position)
             body = message.alert_body(alert_at(node.machine, position))
-        tracing = node.tracing
-        with nullcontext() if tracing is None else tracing.webhook(self.record.id, position) as span:
+        traced = nullcontext()
+        if node.tracing is not None:
+            traced = node.tracing.webhook(self.record.id, position)
+        with traced as span:
             result = await attempt(self.office, self.record, ident, body)
             if span is not None:
                 span.set_attribute("http.response.status_code", result.status)
