@@ -22,7 +22,7 @@ round trip to the quorum, for each alert.
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -167,7 +167,7 @@ class Sender:
         with node.lock:
             ident = message.alert_id(node.machine.cluster_id, position)
             body = message.alert_body(alert_at(node.machine, position))
-        traced = nullcontext()
+        traced: AbstractContextManager[Any] = nullcontext()
         if node.tracing is not None:
             traced = node.tracing.webhook(self.record.id, position)
         with traced as span:
