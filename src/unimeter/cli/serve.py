@@ -83,6 +83,10 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
     help="Of the lines on stderr: text, or json, one object a line.  [default: text]",
 )  # fmt: skip
 @click.option("--access-log", metavar="YES", help="One line for each HTTP request.  [default: no]")
+@click.option(
+    "--mapping-file", metavar="PATH",
+    help="TOML: how CloudEvents, OTLP and other products' events are counted.",
+)  # fmt: skip
 @click.option("--config", "config_file", metavar="PATH", help="A TOML file with these options.")
 @click.pass_context
 def command(ctx: click.Context, /, config_file: str | None, **flags: str | None) -> None:

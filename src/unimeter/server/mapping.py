@@ -102,7 +102,9 @@ class Section:
         self.unmapped: Unmapped = unmapped
         self._exact: dict[str, list[tuple[int, Rule]]] = {}
         self._starred: list[tuple[int, Rule]] = []
+        self.rules_count = 0
         for place, rule in enumerate(rules):
+            self.rules_count += 1
             if rule.match.endswith("*"):
                 self._starred.append((place, rule))
             else:
