@@ -1,0 +1,242 @@
+"""A webhook's receiver that does what its test wants: fails, hangs, closes, restarts.
+
+    async with Receiver(secret) as receiver:        # in the test's own loop
+        receiver.behave = lambda message, nth: 500 if nth == 1 else 204
+        ...
+        await receiver.until(lambda: len(receiver.taken) == 3)
+
+    with ReceiverThread(secret) as receiver:        # beside a test that blocks
+
+It checks every signature and keeps what it got: `arrived` is every attempt, `taken` every one that
+it answered with 2xx or took before it hung up, and `alerts` the alerts that are left when
+repeats are dropped by id. HTTP/1.1 with kept connections, as far as a webhook needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from unimeter import AlertRecord
+from unimeter.webhooks import ALERT_TYPE, Message, VerificationError, verify
+
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer with more than a status."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    after: float = 0.0  # seconds
+    drips: bool = False  # the body never ends
+
+
+HANG = "hang"  # no answer, until the sender gives up
+CLOSE = "close"  # take nothing, hang up
+TAKE_AND_CLOSE = "take and close"  # take it, and hang up instead of saying so
+GARBAGE = "garbage"  # something that is no HTTP
+
+Behaviour = int | str | Said
+Behave = Callable[[Message, int], Behaviour]
+
+
+def good(message: Message, nth: int) -> Behaviour:
+    """Take everything."""
+    return 204
+
+
+class Receiver:
+    """An HTTP server on a port of its own."""
+
+    def __init__(self, secret: str = "", behave: Behave = good) -> None:
+        self.secret, self.behave = secret, behave
+        self.port = 0
+        self.arrived: list[Message] = []
+        self.taken: list[Message] = []
+        self.refused: list[str] = []  # why a signature was not good
+        self.requests: list[dict[str, str]] = []  # headers, and "" = the request line
+        self.bodies: dict[str, set[bytes]] = {}  # by id
+        self.busy = self.busy_max = 0
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks?from=unimeter"
+
+    @property
+    def alerts(self) -> list[AlertRecord]:
+        """What is left when repeats are dropped by id, in the order of the first arrivals."""
+        firsts = {message.id: message for message in self.taken if message.type == ALERT_TYPE}
+        order = dict.fromkeys(message.id for message in self.taken if message.id in firsts)
+        return [firsts[ident].alert for ident in order]
+
+    @property
+    def positions(self) -> list[int]:
+        return [alert.position for alert in self.alerts]
+
+    def attempts_of(self, position: int) -> int:
+        """How often this alert has come."""
+        return sum(message.id.endswith(f"_{position}") for message in self.arrived)
+
+    def check_order(self) -> None:
+        """Of each account, no alert came before one of a lower position."""
+        last: dict[int | str, int] = {}
+        for alert in self.alerts:
+            assert alert.position > last.get(alert.account_id, 0), self.positions
+            last[alert.account_id] = alert.position
+        assert not self.refused, self.refused
+        assert all(len(bodies) == 1 for bodies in self.bodies.values()), "one id, one body"
+
+    # --- life ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        self._listener = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, reuse_address=True
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse connections, and close those that are open."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Receiver:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    # --- a connection -------------------------------------------------------------------
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether another may follow."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+        headers = {"": first}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.requests.append(headers)
+        self.busy += 1
+        self.busy_max = max(self.busy_max, self.busy)
+        try:
+            return await self._behave(headers, body, reader, writer)
+        finally:
+            self.busy -= 1
+
+    async def _behave(
+        self,
+        headers: dict[str, str],
+        body: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        try:
+            message = verify(body, headers, self.secret)
+        except VerificationError as error:
+            self.refused.append(str(error))
+            writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            return True
+        self.arrived.append(message)
+        self.bodies.setdefault(message.id, set()).add(body)
+        nth = sum(one.id == message.id for one in self.arrived)
+        how = self.behave(message, nth)
+        if how == HANG:
+            await reader.read(1)  # until the sender goes
+            return False
+        if how in (TAKE_AND_CLOSE, CLOSE):
+            if how == TAKE_AND_CLOSE:
+                self.taken.append(message)
+            return False
+        if how == GARBAGE:
+            writer.write(b"220 welcome to the wrong port\r\n")
+            await writer.drain()
+            return False
+        said = how if isinstance(how, Said) else Said(int(how))
+        return await self._say(said, message, writer)
+
+    async def _say(self, said: Said, message: Message, writer: asyncio.StreamWriter) -> bool:
+        if said.after:
+            await asyncio.sleep(said.after)  # a slow receiver
+        if 200 <= said.status < 300:
+            self.taken.append(message)
+        size = 10**9 if said.drips else len(said.body)
+        lines = [f"HTTP/1.1 {said.status} Said", f"content-length: {size}"]
+        lines += [f"{name}: {value}" for name, value in said.headers.items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + said.body)
+        await writer.drain()
+        while said.drips:
+            writer.write(b"...")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        return True
+
+
+class ReceiverThread(Receiver):
+    """The same in a thread with a loop of its own."""
+
+    def __enter__(self) -> ReceiverThread:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="receiver")
+        self._thread.start()
+        self.call(self.start())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.call(self.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def call(self, work: object) -> None:
+        """Do this in the receiver's loop, and wait for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_SECONDS)  # type: ignore[arg-type]
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
+        """Return when the condition holds."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await asyncio.sleep(0.005)
+
+        asyncio.run_coroutine_threadsafe(wait(), self._loop).result(seconds + 5)
