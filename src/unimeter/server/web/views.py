@@ -1,120 +1,42 @@
-"""The data of each view of the dashboard: its twins ``.json`` and ``.csv``.
+"""What each view of the dashboard shows: its twins ``.json`` and ``.csv`` (`twins`).
 
-Owns what a view shows, and nothing of how: the page's module asks for the JSON twin and draws
-it, so what a page shows and what its twin says can't differ. The CSV twin is the view's main
-table. Questions go through `gateway`, as for `/v1`, and values are written by the same
-functions, so the numbers are those of the API.
-
-    /ui/accounts/acme.json ─ Twin ─ body            /ui/accounts/acme.csv ─ columns and lines
-
-A name that itself ends in ``.json`` or ``.csv`` has its page at ``?page=1``.
+Owns which answers of the API make a view. What one account shows, here and in the embedded
+view, is in `usage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+import asyncio
 from typing import Any, Final
 
-from starlette.responses import Response
-
+from unimeter import limits
+from unimeter.accounts import parse_account
+from unimeter.engine.alert_log import alert_at
 from unimeter.instants import format_ns
-from unimeter.keys import Scope
-from unimeter.server.web import answers
+from unimeter.keys import Scope, same
+from unimeter.server.web import (
+    accounts,
+    alert_cells,
+    keys,
+    lists,
+    metrics_api,
+    totals,
+    webhooks_api,
+)
 from unimeter.server.web.call import Call
-from unimeter.server.web.endpoint import Endpoint, Param
-from unimeter.server.web.pages import send_page, view_of
+from unimeter.server.web.schemas import METRIC_COLUMNS, NUMBERS
+from unimeter.server.web.status import NODE_COLUMNS, node_cells
+from unimeter.server.web.store import WORDS
+from unimeter.server.web.twins import Twin, answer_of, table, twins
+from unimeter.types import Account
 from unimeter.wire import messages as m
 
-
-@dataclass(frozen=True)
-class Twin:
-    """A view's data: all of it, and its main table."""
-
-    body: dict[str, Any]
-    columns: Sequence[str]
-    lines: Iterable[Sequence[Any]]
-    position: int | None = None
-    cursor: str = ""
-
-
-def table(
-    columns: Sequence[str],
-    lines: Iterable[Sequence[Any]],
-    position: int | None = None,
-    cursor: str = "",
-    **more: Any,
-) -> Twin:
-    """A view that is a table: its body has the rows, and `more`."""
-    kept = [list(line) for line in lines]
-    body = {"rows": [dict(zip(columns, line, strict=True)) for line in kept], **more}
-    if cursor:
-        body["cursor"] = cursor
-    return Twin(body, columns, kept, position, cursor)
-
-
-Make = Callable[[Call], Awaitable[Twin]]
-
-
-def twins(
-    path: str,
-    view: str,
-    make: Make,
-    scope: Scope = Scope.READ,
-    params: tuple[Param, ...] = (),
-    *,
-    takes_portal: bool = False,
-) -> list[Endpoint]:
-    """The two routes of a view's data."""
-    page, has_name = view_of(view), path.endswith("}")
-
-    def handler(form: str) -> Callable[[Call], Awaitable[Response]]:
-        async def answer(call: Call) -> Response:
-            if has_name and call.text("page", ""):
-                return send_page(call, page)  # a name that ends like a twin
-            twin = await make(call)
-            if form == "csv":
-                return answers.rows(
-                    call, twin.columns, twin.lines,
-                    position=twin.position, cursor=twin.cursor, form=form,
-                )  # fmt: skip
-            return answers.answer(twin.body, twin.position, headers={"Cache-Control": "no-store"})
-
-        return answer
-
-    return [
-        Endpoint(
-            "GET", f"{path}.{form}", handler(form), scope, f"{page.title}, as {form.upper()}",
-            tag="dashboard", params=params, is_listed=False, takes_portal=takes_portal,
-        )
-        for form in ("json", "csv")
-    ]  # fmt: skip
-
+TOP: Final = "20"
+PAGE: Final = "100"
+ALERTS_LOOKED_AT: Final = 50_000  # for one page of one account's alerts: 50 ms, in steps
+ALERTS_STEP: Final = 1000
 
 # --- overview ----------------------------------------------------------------------
-
-NODE_COLUMNS: Final = (
-    "node", "role", "membership", "address", "heard_ms", "term", "last_index", "commit", "applied",
-    "lag", "disk_free_bytes", "disk_used_bytes", "version",
-)  # fmt: skip
-
-
-def _node_cells(one: m.NodeStatus) -> list[Any]:
-    return [
-        one.node_id,
-        one.role.name.lower(),
-        one.membership.name.lower(),
-        one.client_address,
-        None if one.heard_ms == m.HEARD_NEVER else one.heard_ms,
-        one.term,
-        one.last_index,
-        one.commit,
-        one.applied,
-        one.lag,
-        one.disk_free_bytes,
-        one.disk_used_bytes,
-        one.version,
-    ]
 
 
 async def overview(call: Call) -> Twin:
@@ -123,7 +45,7 @@ async def overview(call: Call) -> Twin:
     status, position = await call.site.gateway.ask(m.ClusterStatus(), call.principal)
     assert isinstance(status, m.ClusterStatusReply)
     node, history = call.site.server.node, call.site.history
-    lines = [_node_cells(one) for one in status.nodes]
+    lines = [node_cells(one) for one in status.nodes]
     counted = status.statistics
     body = {
         "node": status.node_id,
@@ -145,6 +67,139 @@ async def overview(call: Call) -> Twin:
     return Twin(body, NODE_COLUMNS, lines, position)
 
 
+# --- metrics -----------------------------------------------------------------------
+
+
+async def metrics(call: Call) -> Twin:
+    """Every metric that the caller may see."""
+    found = await answer_of(call, metrics_api.list_metrics, {"limit": str(limits.METRICS_MAX)})
+    return Twin.of(found, METRIC_COLUMNS)
+
+
+async def metric(call: Call) -> Twin:
+    """One metric: its definition, its largest accounts, its newest alerts."""
+    code = call.path("code")
+    call.principal.check_sees(None, code)
+    definition = await answer_of(call, metrics_api.show, code=code)
+    top = await answer_of(call, totals.top, {"metric": code, "limit": TOP})
+    rows, _ = await newest_alerts(call, None, code, 0, 20)
+    body = {
+        "metric": definition,
+        "start": top["start"],
+        "end": top["end"],
+        "accounts": top["accounts"],
+        "top": top["rows"],
+        "alerts": rows,
+    }
+    columns = ("account", *NUMBERS)
+    return Twin(body, columns, lines_of(top["rows"], columns), top.get("position"))
+
+
+def lines_of(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> list[list[Any]]:
+    """The cells of rows that are objects."""
+    return [[row[name] for name in columns] for row in rows]
+
+
+# --- accounts, alerts --------------------------------------------------------------
+
+
+async def found_accounts(call: Call) -> Twin:
+    """Accounts by name."""
+    given = {name: call.text(name, "") for name in ("q", "cursor")}
+    found = await answer_of(call, accounts.find, {**given, "limit": call.text("limit", PAGE)})
+    return Twin.of(found, ("account", "text"))
+
+
+async def newest_alerts(
+    call: Call, account: Account | None, metric_code: str | None, before: int, limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Alerts of an account, a metric or all below position `before` (0: from the newest on).
+
+    Newest first; and the position before which to go on, 0 at the end. The caller has checked
+    the rights.
+    """
+    node = call.site.server.node
+    position = before - 1 if before else node.last_alert
+    lowest = max(0, position - ALERTS_LOOKED_AT)
+    rows: list[dict[str, Any]] = []
+    while position > lowest:
+        with node.lock:
+            for at in range(position, max(lowest, position - ALERTS_STEP), -1):
+                line = alert_at(node.machine, at)
+                is_wanted = account is None or same(line.account, account)
+                if is_wanted and metric_code in (None, line.metric_code):
+                    rows.append(alert_cells.alert_object(line))
+                    if len(rows) == limit:
+                        return rows, at if at > 1 else 0
+        position = max(lowest, position - ALERTS_STEP)
+        await asyncio.sleep(0)
+    return rows, position + 1 if position else 0
+
+
+async def alerts(call: Call) -> Twin:
+    """Alerts, newest first."""
+    name, code = call.text("account", ""), call.text("metric", "") or None
+    account = parse_account(name) if name else None
+    call.principal.check_sees(account, code)
+    before = call.integer("before", 0, 0, 2**53 - 1)
+    limit = call.integer("limit", int(PAGE), 1, 1000)
+    rows, after = await newest_alerts(call, account, code, before, limit)
+    lines = lines_of(rows, alert_cells.COLUMNS)
+    return table(alert_cells.COLUMNS, lines, cursor=str(after) if after else "")
+
+
+# --- events ------------------------------------------------------------------------
+
+EVENT_COLUMNS: Final = (
+    "offset", "timestamp", "account", "metric", "value", "operation", "properties", "id",
+    "outcome", "reason",
+)  # fmt: skip
+_REFUSED: Final = ",".join(
+    [*(word for word in WORDS.values() if word not in ("stored", "duplicate")), lists.NOT_COUNTED]
+)
+
+
+async def events(call: Call) -> Twin:
+    """The newest events and what became of them."""
+    given = {name: call.text(name, "") for name in ("account", "metric", "cursor", "outcome")}
+    if given["outcome"] == "refused":
+        given["outcome"] = _REFUSED  # without those that were sent twice
+    found = await answer_of(call, lists.tail, {**given, "limit": call.text("limit", PAGE)})
+    return Twin.of(found, EVENT_COLUMNS)
+
+
+# --- administration ----------------------------------------------------------------
+
+
+async def webhooks(call: Call) -> Twin:
+    """Where alerts are sent, and how far that has come."""
+    return Twin.of(await answer_of(call, webhooks_api.list_webhooks), webhooks_api.COLUMNS)
+
+
+async def all_keys(call: Call) -> Twin:
+    """The keys, without what opens anything; and whether none is needed yet."""
+    found = await answer_of(call, keys.list_keys)
+    found["is_open"] = call.site.server.auth.is_open
+    return Twin.of(found, keys.KEY_COLUMNS)
+
+
+async def audit(call: Call) -> Twin:
+    """Who changed what, newest first."""
+    given = {"limit": call.text("limit", PAGE), "before": call.text("before", "0")}
+    found = await answer_of(call, keys.audit, given)
+    if "before" in found:
+        found["cursor"] = str(found["before"])
+    return Twin.of(found, keys.AUDIT_COLUMNS)
+
+
 ENDPOINTS: Final = [
     *twins("/overview", "overview", overview),
+    *twins("/ui/metrics", "metrics", metrics),
+    *twins("/ui/metrics/{code:path}", "metric", metric),
+    *twins("/ui/accounts", "accounts", found_accounts),
+    *twins("/ui/alerts", "alerts", alerts),
+    *twins("/ui/events", "events", events),
+    *twins("/ui/webhooks", "webhooks", webhooks, Scope.ADMIN),
+    *twins("/ui/keys", "keys", all_keys, Scope.ADMIN),
+    *twins("/ui/audit", "audit", audit, Scope.ADMIN),
 ]

@@ -6,14 +6,29 @@ import { onTheme } from "./page.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const two = (number) => String(number).padStart(2, "0");
+
+// Times of an axis in UTC, each as short as its step allows; the day where one begins.
+function times(plot, ticks, _, __, step) {
+  return ticks.map((tick) => {
+    const at = new Date(tick * 1e3);
+    const day = at.toISOString().slice(5, 10), clock = `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
+    if (step >= 86400) return day;
+    if (step < 60) return `${clock}:${two(at.getUTCSeconds())}`;
+    return clock === "00:00" ? day : clock;
+  });
+}
+
+const tickText = (tick) => (Math.abs(tick) < 1 ? String(+tick.toFixed(3)) : compact(tick));
+
 function axes(unit) {
   const font = `11px ${getComputedStyle(document.body).fontFamily}`;
   const common = { stroke: colour("--muted"), font, ticks: { show: false } };
   return [
-    { ...common, grid: { show: false }, gap: 8, space: 70 },
+    { ...common, grid: { show: false }, gap: 8, size: 30, space: 76, values: times },
     { ...common, size: 56, gap: 6, space: 36,
       grid: { stroke: colour("--line"), width: 1 },
-      values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : compact(tick) + (unit || ""))) },
+      values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : tickText(tick).replace("-", "−") + (unit || ""))) },
   ];
 }
 

@@ -4,7 +4,7 @@ import { fill, h, text } from "./dom.js";
 import { big, integer } from "./format.js";
 
 export const isBalance = (total) =>
-  total.aggregation === "sum" && (total.thresholds || []).some((one) => one.direction === "falling");
+  total.aggregation === "sum" && (total.thresholds || []).some((one) => one.when === "at-or-below");
 
 const most = (...values) => values.reduce((one, other) => (one > other ? one : other), 0n);
 
@@ -31,7 +31,7 @@ export function creditBar(total) {
     const part = Math.min(100, share(value, full));
     level.style.width = `${part}%`;
     text(number, integer(now.value));
-    const passed = marks.filter((mark) => value <= mark.exact && mark.direction === "falling");
+    const passed = marks.filter((mark) => value <= mark.exact && mark.when === "at-or-below");
     const lowest = passed.at(-1);
     track.dataset.state = value <= 0n ? "empty" : lowest ? (lowest === marks.at(-1) ? "low" : "warn") : "good";
     track.setAttribute("aria-valuenow", String(part));

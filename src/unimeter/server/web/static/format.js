@@ -59,18 +59,12 @@ export function period(start, end) {
 }
 
 // Outcomes and aggregations in words: "unknown_metric" -> "unknown metric".
-export const words = (name) => String(name).toLowerCase().replaceAll("_", " ");
+export const words = (name) => String(name).toLowerCase().replaceAll(/[_-]/g, " ");
 
 export const plural = (count, one, many) => `${integer(count)} ${String(count) === "1" ? one : many || `${one}s`}`;
 
-export function accountText(account) {
-  if (typeof account !== "string") return String(account);
-  return account.startsWith("str:") || /^(0|[1-9][0-9]{0,19})$/.test(account) ? `str:${account}` : account;
-}
-
 const AMBIGUOUS = /\.(json|csv)$/;
 
-export function accountPath(account) {
-  const text = accountText(account);
-  return `/ui/accounts/${encodeURIComponent(text)}${AMBIGUOUS.test(text) ? "?page=1" : ""}`;
-}
+// Where the page of an account is, by the text that names it.
+export const accountPath = (text) =>
+  `/ui/accounts/${encodeURIComponent(text)}${AMBIGUOUS.test(text) ? "?page=1" : ""}`;

@@ -7,14 +7,14 @@ export function table(label, columns, rows, keyOf) {
   return h("div", { class: "table", role: "region", "aria-label": label, tabindex: "0" },
     h("table", null,
       h("thead", null, h("tr", null, columns.map((column) =>
-        h("th", { scope: "col", class: column.kind }, column.label)))),
+        h("th", { scope: "col", class: column.kind === "number" ? "number" : null }, column.label)))),
       h("tbody", null, rows.map((row) => line(columns, row, keyOf)))));
 }
 
 export function line(columns, row, keyOf) {
   const key = keyOf ? keyOf(row) : null;
   return h("tr", { "data-key": key }, columns.map((column) =>
-    h("td", { class: column.kind, "data-label": column.label }, column.of(row) ?? "—")));
+    h("td", { class: column.kind, "data-label": column.label }, h("span", { class: "cell" }, column.of(row) ?? "—"))));
 }
 
 export function time(textOf, value) {

@@ -21,16 +21,19 @@ const mean = (rows, name) => {
 
 const ROLES = { leader: "good", follower: "", candidate: "warn", unreachable: "bad" };
 
+// A node that keeps everything in memory says 2^62.
+const plausible = (size) => Number(size) > 0 && Number(size) < 1e18;
+
 const COLUMNS = [
   { label: "Node", of: (node) => [String(node.node), node.self && h("span", { class: "tags" }, " this one")] },
   { label: "Role", of: (node) => h("span", { class: "badges" },
     h("span", { class: `badge ${ROLES[node.role]}` }, node.role),
     node.membership !== "voter" && h("span", { class: "badge warn" }, node.membership)) },
-  { label: "Address", kind: "code", of: (node) => node.address || "—" },
+  { label: "Address", kind: "code", of: (node) => node.client_address || "—" },
   { label: "Behind", kind: "number", of: (node) => (node.role === "unreachable" ? "—" : plural(node.lag, "entry", "entries")) },
   { label: "Applied", kind: "number", of: (node) => integer(node.applied) },
   { label: "Log on disk", kind: "number", of: (node) => bytes(node.disk_used_bytes) },
-  { label: "Disk free", kind: "number", of: (node) => (node.disk_free_bytes ? bytes(node.disk_free_bytes) : "—") },
+  { label: "Disk free", kind: "number", of: (node) => (plausible(node.disk_free_bytes) ? bytes(node.disk_free_bytes) : "—") },
   { label: "Heard", kind: "number", of: (node) => (node.heard_ms === null ? "never" : node.self ? "now" : `${integer(node.heard_ms)} ms ago`) },
 ];
 

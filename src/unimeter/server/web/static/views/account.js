@@ -1,0 +1,33 @@
+// One account, live.
+
+import { fill, h } from "../dom.js";
+import { empty, head, main, show, twin, twins } from "../page.js";
+import { metricLink } from "../rows.js";
+import { usage } from "../usage.js";
+
+const chosen = ({ metric, window, group_by: by }) =>
+  Object.fromEntries(Object.entries({ metric, window, group_by: by }).filter(([, value]) => value));
+
+show((found) => {
+  const name = found.account_text;
+  document.title = `${name} · Unimeter`;
+  const place = h("div"), foot = h("div", null, twins());
+  fill(main, head(name, `Account, ${/^[0-9]+$/.test(name) ? "by number" : "by name"}. Totals of the current period, live.`), place, foot);
+  if (found.totals.length === 0) {
+    fill(place, empty("Nothing was metered for this account", "An account needs no creating: it is there with its first stored event. This page shows it as soon as it comes, when you open it again."));
+    return;
+  }
+  const query = new URLSearchParams({ account: name, totals: "true", alerts: "true" });
+  usage(place, found, {
+    pathOf: (choice) => twin(chosen(choice)),
+    streamPath: `/v1/stream?${query}`,
+    links: { metric: metricLink, alerts: `/ui/alerts?account=${encodeURIComponent(name)}` },
+    onChoice(choice) {
+      const wanted = new URLSearchParams(location.search);
+      for (const key of ["metric", "window", "group_by"]) wanted.delete(key);
+      for (const [key, value] of Object.entries(chosen(choice))) wanted.set(key, value);
+      history.replaceState(null, "", `${location.pathname}?${wanted}`);
+      fill(foot, twins());
+    },
+  });
+});
