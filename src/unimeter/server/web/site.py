@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,11 +34,13 @@ from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
 from unimeter.server.web import (
     accounts,
+    docs_page,
     ingest,
     keys,
     lists,
     login,
     metrics_api,
+    openapi,
     openmeter,
     otlp,
     pages,
@@ -145,6 +149,19 @@ class Site:
         for task in list(self._state.tasks):
             task.cancel()
 
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The OpenAPI document of every route."""
+        return openapi.document(self.endpoints)
+
+    def openapi(self) -> bytes:
+        """The same as JSON."""
+        return json.dumps(self.description, ensure_ascii=False).encode()
+
+    def docs(self) -> bytes:
+        """The same as a page."""
+        return docs_page.page(self.description, f"/static/{pages.version()}").encode()
+
     def statistics(self) -> dict[str, int]:
         """Open connections, and requests under way."""
         waiting = self.gateway.statistics() if self.is_attached else {}
@@ -221,6 +238,8 @@ def api_endpoints() -> Sequence[Endpoint]:
     """Every route but the probes."""
     return [
         *ingest.ENDPOINTS,
+        *docs_page.ENDPOINTS,
+        *openapi.ENDPOINTS,
         *accounts.ENDPOINTS,
         *lists.ENDPOINTS,
         *metrics_api.ENDPOINTS,
