@@ -37,6 +37,7 @@ from unimeter.client.core import Reply, decode
 from unimeter.client.outcomes import Tally
 from unimeter.client.retry import TIMEOUT_SECONDS, check_timeout
 from unimeter.client.surface import AlertStream, Surface
+from unimeter.control import Actor
 from unimeter.errors import BackpressureError, ClientError, DataError, UnimeterError
 from unimeter.server import handlers
 from unimeter.server.config import Config
@@ -55,9 +56,11 @@ from unimeter.wire.messages import (
     Request,
     Response,
     TransferLeader,
+    WithActor,
 )
 from unimeter.wire.v2_ingest import encode_ingest
 
+_HERE = Actor(via="embedded")  # who changes something: this program
 PAGE_ALERTS = 256  # what a stream looks up at a time
 T = TypeVar("T")
 
@@ -131,6 +134,8 @@ class Embedded(Surface):
     def _ask(
         self, request: Request, account: Account, timeout: float | None
     ) -> tuple[Response, int]:
+        if isinstance(request, WithActor):
+            request.actor = _HERE
         if isinstance(request, TransferLeader):
             raise ClientError("a meter opened in this process is alone: no node can lead instead")
         return self._insist(lambda: self._answer(request), timeout)

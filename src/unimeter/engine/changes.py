@@ -87,7 +87,8 @@ class Change:
         fields = Fields(parse(body), "the change")
         operation = fields.text("op", _ACTION_CHARACTERS_MAX)
         self.is_told = operation != "webhook.progress"
-        self.actor = actor_of(fields.take("actor") or {})
+        actor = fields.take("actor")
+        self.actor = UNKNOWN if actor is None else actor_of(actor)
         change = _OPERATIONS.get(operation)
         if change is None:
             raise InvalidInputError("the change is none that is known here")
