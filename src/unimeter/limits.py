@@ -91,6 +91,14 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a
 SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
 DISK_FREE_BYTES_MIN: Final = 128 * 1024 * 1024  # two segments: below it ingest is told to wait
 LOG_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024  # newest entries kept for followers: seconds of load
+# --- streams -------------------------------------------------------------------
+STREAMS_MAX: Final = 2048  # open at one node: each is a socket and a turn of the loop
+STREAM_NAMES_MAX: Final = 256  # accounts, and metrics, that one stream names
+STREAM_PAIRS_MAX: Final = 4096  # of an account and a metric, of one stream
+TOPIC_PAIRS_MAX: Final = 4096  # changed and not yet sent to the slowest reader; then "read again"
+TOPIC_ALERTS_MAX: Final = 1024  # the newest; who is further behind reads them from the engine
+WATCHED_ANY_MAX: Final = 4096  # changed between two turns, of streams that name no account
+
 
 # --- cluster -----------------------------------------------------------------
 SECRET_BYTES_MIN: Final = 16  # of the cluster's secret: a proof can be guessed at offline

@@ -29,6 +29,7 @@ KERNELS: tuple[str, ...] = (
     "fold",
     "decode",
     "count",
+    "touched",
     "records",
     "replies",
 )

@@ -38,6 +38,7 @@ from unimeter.server.hosts import run
 from unimeter.server.node import Node
 from unimeter.server.platform import REAL, Platform
 from unimeter.server.subscriptions import Subscription
+from unimeter.server.pumps import Pumps
 from unimeter.server.webhooks import Webhooks
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire import v1, v2
@@ -90,6 +91,7 @@ class Clients:
         self.webhooks = Webhooks(loop, platform)
         self.connections_max = platform.connections_max()
         self.failure: BaseException | None = None
+        self.pumps = Pumps(loop, platform)
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._writes: dict[int, Callable[[bytes], Any]] = {}
         self._connections: dict[int, Connection] = {}
@@ -117,6 +119,7 @@ class Clients:
     def connection(self) -> Connection:
         """The protocol of a new socket: asyncio calls this."""
         return Connection(self)
+        self.pumps.attach(node)
 
     def join(self, connection: Connection) -> int:
         """Give a connection its slot; 0 when there are too many."""
@@ -310,6 +313,7 @@ class Clients:
         """
         if self._answered >= GATHER_REPLIES_MIN:
             self.loop.call_soon(self.loop.call_soon, callback)
+        self.pumps.end()
         else:
             self.loop.call_soon(callback)
 
@@ -323,6 +327,7 @@ class Clients:
             self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             if not self.loop.is_closed():
+        self.pumps.end()
                 raise
 
     def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
@@ -389,3 +394,15 @@ class Clients:
         if self.failure is None:
             self.failure = error
             self.on_failure(error)
+        self.pumps.changed()
+
+    def changed(self, kind: int) -> None:
+        """Tell the streams of totals."""
+        if self.pumps.live.changes_catalog(kind):
+            self.pumps.rebuild(is_other_machine=False)
+        self.pumps.changed()
+
+    def replaced(self) -> None:
+        """A peer's snapshot brought alerts and totals along."""
+        self.pumps.rebuild(is_other_machine=True)
+        self.alerted(0, 0)

@@ -44,6 +44,12 @@ class Host(Protocol):
     def administered(self) -> None:
         """An entry about keys, webhooks or deliveries was applied."""
 
+    def changed(self, kind: int) -> None:
+        """An entry of that kind was applied, while `node.touched` is there to note what changed."""
+
+    def replaced(self) -> None:
+        """The machine is another one: a peer's snapshot."""
+
     def lead_changed(self, lead: int) -> None:
         """This node leads now (by its id), another one, or (0) nobody that is known."""
 
@@ -97,6 +103,12 @@ class InlineHost:
 
     def administered(self) -> None:
         """Do nothing: an inline node looks at each question."""
+
+    def changed(self, kind: int) -> None:
+        """Do nothing: whoever watches looks when asked."""
+
+    def replaced(self) -> None:
+        """Do nothing: an inline node has no peers."""
 
     def lead_changed(self, lead: int) -> None:
         """Do nothing: an inline node is alone and leads."""

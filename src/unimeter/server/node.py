@@ -44,6 +44,7 @@ from unimeter.engine import entries
 from unimeter.engine.decode import FEED_FULL, FEED_MORE, FEED_TOO_LARGE, EntryBuilder
 from unimeter.engine.machine import Machine
 from unimeter.engine.replies import render
+from unimeter.engine.touched import Touched
 from unimeter.errors import BackpressureError
 from unimeter.raft.messages import LEADER, Entry, Message, Role
 from unimeter.server.hosts import Host, InlineHost
@@ -103,6 +104,7 @@ class Node:
         self.inflight_bytes = 0  # proposed here, not applied
         self.inflight_bytes_max = inflight_bytes_max
         self.tracing: Tracing | None = None  # nobody looks on
+        self.touched: Touched | None = None  # which totals change: nobody wants to know
         self.leads = False  # input is taken here
         self.lead = 0  # who leads, as far as this node knows
         self.send: Callable[[Message], None] = lambda message: None
@@ -329,6 +331,7 @@ class Node:
             else:
                 self._deliver_refusal(entry.routes, unknown)
         self.upkeep.replaced()
+        self.host.replaced()
         self.reads.applied(machine.applied)
 
     def confirmed(self, context: bytes, index: int) -> None:
@@ -380,6 +383,8 @@ class Node:
                     self._hasher.begin(self.machine)
             if entry.kind != entries.EVENTS:
                 return applied, []
+            if self.touched is not None and applied.stored:
+                self.touched.note(self.machine.counter)
             if applied.duplicates or applied.refused:
                 self.events.note(entry.index, applied.outcomes)
                 if applied.refused:
@@ -435,6 +440,8 @@ class Node:
             self.host.alerted(applied.alerts_from, applied.alerts_to)
         if applied.kind == entries.ADMIN:
             self.host.administered()
+        if self.touched is not None:
+            self.host.changed(applied.kind)
         self.reads.applied(applied.index)
         if one.done is not None:
             one.done()
