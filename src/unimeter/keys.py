@@ -104,6 +104,10 @@ class Principal:
             return False
         return self.metrics is None or (metric is not None and metric in self.metrics)
 
+    def sees_account(self, account: Account) -> bool:
+        """Whether this account is open to it, in the metrics that are."""
+        return self.account is None or same(account, self.account)
+
     def check(self, scope: Scope) -> None:
         """Raise ForbiddenError unless its scopes include this one."""
         if not self.has(scope):

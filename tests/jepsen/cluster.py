@@ -72,7 +72,7 @@ class Cluster:
         command = [sys.executable, "-m", "unimeter", "serve"]
         command += ["--data-dir", str(self.folder / f"node-{node}"), "--bind", address]
         command += ["--port", str(CLIENT_PORT), "--http-port", str(HTTP_PORT)]
-        command += ["--advertise", self.seed(node), *self.options]
+        command += ["--advertise", self.seed(node), "--insecure", *self.options]
         if self.count > 1:
             peers = [f"{n}={self.network.address(n)}:{PEER_PORT}" for n in self._nodes()]
             command += ["--node-id", str(node), "--cluster-id", CLUSTER_ID]

@@ -237,7 +237,7 @@ def test_partition_map_names_the_address_the_client_came_by(tmp_path: Path, vers
 
 def test_partition_map_names_the_advertised_address(tmp_path: Path) -> None:
     async def inside() -> None:
-        options = {"port": 0, "http_port": 0, "advertise": "10.1.2.3:7001"}
+        options = {"port": 0, "http_port": 0, "advertise": "10.1.2.3:7001", "insecure": True}
         async with Server(tmp_path / "data", **options) as server:
             client = await RawClient.connect(f"127.0.0.1:{server.port}")
             response, _ = await client.ask(PartitionMap(), 1)
@@ -627,7 +627,7 @@ def test_queries_pages_and_snapshots_beside_large_batches_see_whole_entries(
                     assert await client.count(account) % size == 0, "half an entry was seen"
                 listed, _ = await client.ask(AlertsList())
                 assert isinstance(listed, AlertsListReply)
-                server._pages.pages["/metrics"]()
+                server.metrics_page()
                 server.node.upkeep.begin_snapshot()
                 server.node.tick()
                 looks += 1

@@ -79,6 +79,34 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
     help="Where to listen for peers.  [default: this node's own entry in --peers]",
 )  # fmt: skip
 @click.option(
+    "--insecure", is_flag=True, default=None,
+    help="Let other hosts in though there is no key.",
+)  # fmt: skip
+@click.option(
+    "--admin-key-file", metavar="PATH",
+    help="Holds a key with the scope admin, beside those in the log; read again when it changes.",
+)  # fmt: skip
+@click.option(
+    "--tls-cert", metavar="PATH",
+    help="Certificate and chain, PEM: both ports speak TLS only; read again when it changes.",
+)  # fmt: skip
+@click.option("--tls-key", metavar="PATH", help="Its private key.  [default: it is in --tls-cert]")
+@click.option(
+    "--tls-ca", metavar="PATH", help="Who signs the certificates of peers, and of clients."
+)
+@click.option(
+    "--tls-clients", is_flag=True, default=None,
+    help="Clients need a certificate that --tls-ca signed.",
+)  # fmt: skip
+@click.option(
+    "--peer-tls", is_flag=True, default=None,
+    help="Nodes speak TLS to each other, with certificates that --tls-ca signed.",
+)  # fmt: skip
+@click.option(
+    "--http-body-bytes-max", metavar="SIZE",
+    help="Of an HTTP request that is not streamed.  [default: 16MiB]",
+)  # fmt: skip
+@click.option(
     "--log-format", metavar="FORMAT",
     help="Of the lines on stderr: text, or json, one object a line.  [default: text]",
 )  # fmt: skip
@@ -89,7 +117,7 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
 )  # fmt: skip
 @click.option("--config", "config_file", metavar="PATH", help="A TOML file with these options.")
 @click.pass_context
-def command(ctx: click.Context, /, config_file: str | None, **flags: str | None) -> None:
+def command(ctx: click.Context, /, config_file: str | None, **flags: str | bool | None) -> None:
     """Run a node with its data in a directory, until SIGTERM or Ctrl-C."""
     from unimeter.server.process import serve_options
 

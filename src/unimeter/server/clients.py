@@ -27,18 +27,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unimeter import limits
 from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.buffers import ReadBuffers
 from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarded, Forwarder
+from unimeter.server.gate import LOGIN_SECONDS, STRANGERS_MAX, Gate
 from unimeter.server.hosts import run
 from unimeter.server.node import Node
 from unimeter.server.platform import REAL, Platform
-from unimeter.server.subscriptions import Subscription
 from unimeter.server.pumps import Pumps
+from unimeter.server.subscriptions import Subscription
 from unimeter.server.webhooks import Webhooks
 from unimeter.types import PARTITION_COUNT
 from unimeter.wire import v1, v2
@@ -50,6 +51,9 @@ from unimeter.wire.messages import (
     PartitionRoute,
     Response,
 )
+
+if TYPE_CHECKING:
+    from unimeter.server.auth import Auth
 
 ASIDE_MAX = 256  # scans waiting for a worker; each is one query
 ASIDE_THREADS = 2
@@ -87,17 +91,20 @@ class Clients:
         self.node: Node  # set by `attach`, before the first connection
         self.buffers = ReadBuffers()
         self.shared = self.buffers.shared
+        self.pumps = Pumps(loop, platform)
         self.advertise = ""
         self.webhooks = Webhooks(loop, platform)
         self.connections_max = platform.connections_max()
         self.failure: BaseException | None = None
-        self.pumps = Pumps(loop, platform)
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._writes: dict[int, Callable[[bytes], Any]] = {}
         self._connections: dict[int, Connection] = {}
         self._slow: dict[int, Connection] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._last_slot = 0
+        self._own_count = 0  # of the connections: stand-ins, and this process's HTTP side
+        self.auth: Auth | None = None  # without one everybody may do everything
+        self._strangers: dict[int, tuple[Connection, float]] = {}  # not logged in, oldest first
         self.forwarder: Forwarder | None = None  # in a cluster
         self.directory: Directory | None = None
         self._maps: dict[tuple[int, str], bytes] = {}
@@ -113,18 +120,17 @@ class Clients:
         """Serve this node from now on."""
         self.node = node
         self.webhooks.attach(node)
+        self.pumps.attach(node)
 
     # --- connections -------------------------------------------------------------
 
     def connection(self) -> Connection:
         """The protocol of a new socket: asyncio calls this."""
         return Connection(self)
-        self.pumps.attach(node)
 
     def join(self, connection: Connection) -> int:
         """Give a connection its slot; 0 when there are too many."""
-        is_own = connection.is_stand_in or connection.is_gateway
-        if len(self._connections) >= self.connections_max and not is_own:
+        if self.count >= self.connections_max and not connection.is_own:
             self.node.statistics.closed_too_many += 1
             return 0
         slot = (self._last_slot + 1) & _SLOT_MASK
@@ -132,6 +138,7 @@ class Clients:
             slot = (slot + 1) & _SLOT_MASK
         self._last_slot = slot
         self._connections[slot] = connection
+        self._own_count += connection.is_own
         self._writes[slot] = connection.transport.write
         self.node.statistics.connections_opened += 1
         return slot
@@ -142,10 +149,51 @@ class Clients:
         if not slot:
             return
         del self._connections[slot], self._writes[slot]
+        self._own_count -= connection.is_own
         self._slow.pop(slot, None)
         self._subscriptions.pop(slot, None)
         self._map_readers.pop(slot, None)
+        self._strangers.pop(slot, None)
         self.node.statistics.connections_closed += 1
+
+    # --- who they are ------------------------------------------------------------
+
+    def gate_of(self, connection: Connection) -> Gate:
+        """The standing of a client that has just come."""
+        peer = connection.transport.get_extra_info("peername")
+        gate = Gate(self.auth, peer[0] if isinstance(peer, tuple) else "")
+        if gate.is_stranger:
+            self._strangers[connection.slot] = (connection, self.loop.time())
+            if len(self._strangers) > STRANGERS_MAX:
+                self._close_stranger(next(iter(self._strangers)))
+        return gate
+
+    def logged_in(self, connection: Connection) -> None:
+        """A connection has shown who it is; what it was told as somebody else ends."""
+        self._strangers.pop(connection.slot, None)
+        self._subscriptions.pop(connection.slot, None)
+        connection.subscription = None
+
+    def _close_stranger(self, slot: int) -> None:
+        connection, _ = self._strangers.pop(slot)
+        self.node.statistics.closed_strangers += 1
+        connection.transport.abort()
+
+    def look_at_strangers(self) -> None:
+        """Once a second: close who has not logged in for too long."""
+        now = self.loop.time()
+        for slot, (connection, since) in list(self._strangers.items()):
+            if not connection.gate.is_stranger:
+                del self._strangers[slot]  # there was no key after all
+            elif now - since >= LOGIN_SECONDS:
+                self._close_stranger(slot)
+
+    def keys_changed(self) -> None:
+        """Look at every open connection again."""
+        for connection in list(self._connections.values()):
+            connection.look_at_key()
+
+    # --- slow clients ------------------------------------------------------------
 
     def close_when_answered(self, connection: Connection) -> bool:
         """Close a connection that sends no more once nothing is under way; False if so now."""
@@ -267,6 +315,7 @@ class Clients:
 
     def stop_reading(self) -> None:
         """Take nothing more in; what was taken is still answered."""
+        self.pumps.end()
         for connection in self._connections.values():
             if not connection.is_slow and not connection.transport.is_closing():
                 connection.transport.pause_reading()
@@ -280,13 +329,14 @@ class Clients:
     def abort(self) -> None:
         """Close every connection now."""
         self.webhooks.stop_sending()
+        self.pumps.end()
         for connection in list(self._connections.values()):
             connection.transport.abort()
 
     @property
     def count(self) -> int:
-        """Open connections."""
-        return len(self._connections)
+        """Open connections of clients; other nodes' and this process's own are none."""
+        return len(self._connections) - self._own_count
 
     @property
     def busy(self) -> bool:
@@ -296,7 +346,7 @@ class Clients:
     def statistics(self) -> dict[str, int]:
         """Connections and the bytes they hold."""
         return {
-            "connections": len(self._connections),
+            "connections": self.count,
             "connections_slow": len(self._slow),
             "connections_subscribed": len(self._subscriptions),
             "held_bytes": self.buffers.held_bytes,
@@ -313,7 +363,6 @@ class Clients:
         """
         if self._answered >= GATHER_REPLIES_MIN:
             self.loop.call_soon(self.loop.call_soon, callback)
-        self.pumps.end()
         else:
             self.loop.call_soon(callback)
 
@@ -327,7 +376,6 @@ class Clients:
             self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             if not self.loop.is_closed():
-        self.pumps.end()
                 raise
 
     def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
@@ -380,6 +428,18 @@ class Clients:
         for subscription in self._subscriptions.values():
             self.loop.call_soon(subscription.pump)
         self.webhooks.alerted()
+        self.pumps.changed()
+
+    def changed(self, kind: int) -> None:
+        """Tell the streams of totals."""
+        if self.pumps.live.changes_catalog(kind):
+            self.pumps.rebuild(is_other_machine=False)
+        self.pumps.changed()
+
+    def replaced(self) -> None:
+        """A peer's snapshot brought alerts and totals along."""
+        self.pumps.rebuild(is_other_machine=True)
+        self.alerted(0, 0)
 
     def administered(self) -> None:
         """Webhooks may have been changed."""
@@ -394,15 +454,3 @@ class Clients:
         if self.failure is None:
             self.failure = error
             self.on_failure(error)
-        self.pumps.changed()
-
-    def changed(self, kind: int) -> None:
-        """Tell the streams of totals."""
-        if self.pumps.live.changes_catalog(kind):
-            self.pumps.rebuild(is_other_machine=False)
-        self.pumps.changed()
-
-    def replaced(self) -> None:
-        """A peer's snapshot brought alerts and totals along."""
-        self.pumps.rebuild(is_other_machine=True)
-        self.alerted(0, 0)

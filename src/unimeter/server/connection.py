@@ -13,8 +13,10 @@ is durable (`node`).
                                     └─ not our protocol ───> close
 
 While the node refuses events or another one leads, frames are walked here instead: each
-is told to wait, or sent on whole to the leader. A read that has to wait for a position
-or for the quorum stands in line at `node.reads` and is answered from there.
+is told to wait, or sent on whole to the leader. So are those of a client that may not send just
+any events: each is held against what it may (`gate`) before the kernel sees it. A read that
+has to wait for a position or for the quorum stands in line at `node.reads` and is answered
+from there.
 
 On the leader a stand-in (`is_stand_in`) takes what another node sends on. It
 answers like any connection but never sends on again: what this node does not lead it
@@ -39,9 +41,15 @@ from unimeter.engine.decode import (
     FEED_OTHER,
     FEED_TOO_LARGE,
 )
-from unimeter.errors import InvalidInputError, RangeUnavailableError, UnimeterError
-from unimeter.server import handlers
+from unimeter.errors import (
+    InvalidInputError,
+    RangeUnavailableError,
+    UnauthenticatedError,
+    UnimeterError,
+)
+from unimeter.server import handlers, rights
 from unimeter.server.buffers import Held
+from unimeter.server.gate import Gate
 from unimeter.server.subscriptions import Subscription
 from unimeter.wire import v1, v2
 from unimeter.wire.failures import error_of, status_of
@@ -51,6 +59,7 @@ from unimeter.wire.framer import (
     VERSION_2,
     RequestHeader,
     parse_request_header,
+    request_frame,
     response_frame,
 )
 from unimeter.wire.messages import (
@@ -63,6 +72,7 @@ from unimeter.wire.messages import (
     ErrorReply,
     EventsList,
     EventsListReply,
+    Hello,
     PacketType,
     ProtocolError,
     Read,
@@ -70,6 +80,7 @@ from unimeter.wire.messages import (
     Response,
     Status,
     TransferLeader,
+    WithActor,
 )
 
 if TYPE_CHECKING:
@@ -103,6 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         "address",
         "builder",
         "clients",
+        "gate",
         "held",
         "intake",
         "is_gateway",
@@ -125,6 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         self.clients = clients
         self.is_stand_in = is_stand_in
         self.is_gateway = is_gateway  # this process's own HTTP side, which knows who asks
+        self.gate = Gate(None)  # another node and this process are let through
         self.lists_no_alerts = False  # v1: another node lists what was missed
         self.map_version = 0  # in which the client asked for the partition map; 0: it did not
         self.node = clients.node
@@ -150,6 +163,8 @@ class Connection(asyncio.BufferedProtocol):
         self.slot = self.clients.join(self)
         if not self.slot:
             self.transport.abort()
+        elif not self.is_own:
+            self.gate = self.clients.gate_of(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back everything this connection held."""
@@ -203,6 +218,18 @@ class Connection(asyncio.BufferedProtocol):
             # The open entry may be half written: nothing more may be acknowledged.
             self.node.fail(error)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether another node or this process sends here: they have looked at who asks."""
+        return self.is_stand_in or self.is_gateway
+
+    def look_at_key(self) -> None:
+        """Keys have changed: go on only if this client would be let in now."""
+        if self.gate.is_good or self.transport.is_closing():
+            return
+        self._error(VERSION_2, 0, self.gate.turn_away())
+        self.transport.close()
+
     # --- frames that come another way ----------------------------------------------
 
     def stand_in_for(self, transport: object) -> None:
@@ -223,10 +250,11 @@ class Connection(asyncio.BufferedProtocol):
         """Take a frame of this client that was held for a leader, which this node now is."""
         skip, self.skip = self.skip, 0
         held, self.held = self.held, None
+        gate, self.gate = self.gate, Gate(None)  # it was let through when it came
         self.take_frames(frame)
         self.intake.bytes -= len(frame)  # it was counted when it came
         assert self.held is None, "a held frame is whole"
-        self.skip, self.held = skip, held
+        self.skip, self.held, self.gate = skip, held, gate
 
     # --- frames ------------------------------------------------------------------
 
@@ -240,7 +268,7 @@ class Connection(asyncio.BufferedProtocol):
         if node.refusal:
             node.upkeep.review()
         while start < end:
-            if node.refusal or not node.leads:
+            if node.refusal or not node.leads or self.gate.is_guarded:
                 start, is_rest = self._walk(data, start, end)
                 if is_rest:
                     break
@@ -315,22 +343,84 @@ class Connection(asyncio.BufferedProtocol):
         if header is None:
             return start, True
         size = REQUEST_HEADER_BYTES + header.length
+        if self.gate.is_checked and not self._is_let_through(header):
+            return self._drain(start, size, end), False
         if header.packet_type > PacketType.INGEST_SYNC:
             if size <= limits.FRAME_BYTES_MAX and end - start < size:
                 return start, True
             return self._other(data, start, end, header), False
-        if not self.node.leads and not self.is_stand_in:
+        if self._is_read_whole:
             if size > limits.FRAME_BYTES_MAX:
                 return self._refuse_large(start, end, header), False
             if end - start < size:
                 return start, True
-            self._send_on(header, bytes(data[start : start + size]))
+            self._take_batch(header, data, start, start + size)
             return start + size, False
         if self.node.leads:
             self._ask_to_wait(header, self.node.refusal)
         else:
             self._not_leading(header)
         return self._drain(start, size, end), False
+
+    @property
+    def _is_read_whole(self) -> bool:
+        """Whether a batch is needed in one piece: to be sent on, or to be looked into."""
+        if not self.node.leads:
+            return not self.is_stand_in
+        return self.gate.is_guarded and not self.node.refusal
+
+    def _take_batch(self, header: RequestHeader, data: memoryview, start: int, end: int) -> None:
+        """One batch that is let through by its header."""
+        if self.gate.is_guarded and not self._may_ingest(header, data[start:end]):
+            return
+        if self.node.leads:
+            self._feed(header, data, start, end)
+        else:
+            self._send_on(header, bytes(data[start:end]))
+
+    def _feed(self, header: RequestHeader, data: memoryview, start: int, end: int) -> None:
+        """Give the kernel exactly one frame, which can be decoded."""
+        before = self.builder.events
+        while start < end:
+            start = self.builder.feed(data, start, end, self.slot)
+            if self.builder.stop == FEED_FULL:
+                self.intake.events += self.builder.events - before
+                self.node.full()
+                before = self.builder.events
+            elif self.builder.stop != FEED_MORE:
+                self._malformed(header.version, header.request_id)
+                break
+        self.intake.events += self.builder.events - before
+
+    # --- who may what ---------------------------------------------------------------
+
+    def _is_let_through(self, header: RequestHeader) -> bool:
+        """Whether this client may send such a frame; if not, it is told why."""
+        refusal = self.gate.refusal(header)
+        if refusal is not None:
+            self._error(header.version, header.request_id, refusal)
+        return refusal is None
+
+    def _may_ingest(self, header: RequestHeader, frame: memoryview) -> bool:
+        """Whether every event of a batch is open to this client; if not, it is told why."""
+        try:
+            payload = bytes(frame[REQUEST_HEADER_BYTES:])
+            rights.check(self.gate.principal, decode(header.version, header.packet_type, payload))
+        except Exception as error:
+            self._failed(header, error)
+            return False
+        return True
+
+    def _log_in(self, hello: Hello) -> None:
+        """Who is it? Who shows a key that is not good is told so, and hung up on."""
+        try:
+            self.gate.log_in(hello)
+        except UnauthenticatedError:
+            if hello.token:
+                # After the reply is written; closing waits for it.
+                self.clients.loop.call_soon(self.transport.close)
+            raise
+        self.clients.logged_in(self)
 
     # --- what another node answers -------------------------------------------------
 
@@ -349,7 +439,9 @@ class Connection(asyncio.BufferedProtocol):
         self.write(response_frame(header.version, Status.NOT_LEADER, header.request_id))
 
     def _is_for_leader(self, kind: int) -> bool:
-        return not self.node.leads and kind in _FOR_LEADER
+        if self.node.leads:
+            return False
+        return kind in _FOR_LEADER and (kind != PacketType.ON_BEHALF or self.is_own)
 
     @property
     def is_gone(self) -> bool:
@@ -406,20 +498,49 @@ class Connection(asyncio.BufferedProtocol):
         kind, length = header.packet_type, header.length
         if length > limits.FRAME_BYTES_MAX - REQUEST_HEADER_BYTES:
             return self._refuse_large(start, end, header)
-        body = start + REQUEST_HEADER_BYTES
-        stop = body + length
+        stop = start + REQUEST_HEADER_BYTES + length
+        if self.gate.is_checked and not self._is_let_through(header):
+            return stop
         if self._is_for_leader(kind):
             if self.is_stand_in:
                 self._not_leading(header)
             else:
-                self._send_on(header, bytes(data[start:stop]))
+                self._send_change_on(header, data[start:stop])
             return stop
         try:
-            request = decode(header.version, kind, bytes(data[body:stop]))
+            payload = bytes(data[start + REQUEST_HEADER_BYTES : stop])
+            header, request = self._request(header, payload)
             self._when_current(header, request, data[start:stop])
         except Exception as error:
             self._failed(header, error)
         return stop
+
+    def _request(self, header: RequestHeader, payload: bytes) -> tuple[RequestHeader, Request]:
+        """The request of a frame, and whose it is; raises where this client may not make it."""
+        kind, actor = header.packet_type, None
+        if kind == PacketType.ON_BEHALF and self.gate.auth is None:
+            actor, kind, payload = v2.decode_on_behalf(payload)
+            header = header._replace(packet_type=kind)
+        elif kind in v2.WITH_ACTOR and not self.is_own:
+            actor = self.gate.actor()
+        request = decode(header.version, kind, payload)
+        if self.gate.is_checked:
+            rights.check(self.gate.principal, request)
+        if actor is not None:
+            assert isinstance(request, WithActor)
+            request.actor = actor
+        return header, request
+
+    def _send_change_on(self, header: RequestHeader, frame: memoryview) -> None:
+        """Bring a change to the node that leads, with the name of who asks for it."""
+        version, kind, _, _, request_id = header
+        if version == VERSION_2 and kind in v2.WITH_ACTOR:
+            payload = frame[REQUEST_HEADER_BYTES:]
+            told = v2.encode_on_behalf(self.gate.actor(), kind, payload)
+            wrapped = request_frame(VERSION_2, PacketType.ON_BEHALF, request_id, told)
+            self._send_on(header, wrapped)
+        else:
+            self._send_on(header, bytes(frame))
 
     def _when_current(self, header: RequestHeader, request: Request, data: memoryview) -> None:
         """Answer now, or once this node knows enough for the consistency that is asked for."""
@@ -497,6 +618,8 @@ class Connection(asyncio.BufferedProtocol):
                 self.node.tracing.answered(self.slot, request_id)
             self.write(response_frame(version, 0, request_id, payload))
             return None
+        if isinstance(request, Hello):
+            self._log_in(request)
         if isinstance(request, AlertPushEnable):
             return self._subscribe(version, request)
         if isinstance(request, AlertsList) and self._leaves_alerts_to_others(version):
@@ -535,6 +658,8 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Write one response in the version that its request of type `kind` came in."""
         wire = v1 if version == VERSION_1 else v2
+        if self.gate.is_checked:
+            response = rights.shown(self.gate.principal, response)
         if version == VERSION_1 and isinstance(response, EventsListReply) and response.cursor:
             text = f"the list is longer than {V1_LIST_ITEMS_MAX}; ask for a shorter range"
             response = ErrorReply(ErrorCode.TOO_LARGE, text)

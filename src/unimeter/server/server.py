@@ -85,6 +85,7 @@ class Server:
         self.cluster: Cluster | None = None
         self.clients: Clients
         self.node: Node
+        self._key_generation = (0, 0)
         self.auth: Auth  # from the moment that there is a node
         self.port = 0
         self.http_port = 0
@@ -147,7 +148,7 @@ class Server:
             self.clients.on_failure = self._failed
             early = await self._turn_away(loop, main)
             self.node = await self._open()
-            self.auth = self._make_auth()
+            self.auth = self.clients.auth = self._make_auth()
             self.clients.attach(self.node)
             self.node.tracing = self.tracing
             if self.members is not None and peers is not None:
@@ -231,6 +232,15 @@ class Server:
             raise
         return auth
 
+    def look_at_keys(self) -> None:
+        """If keys have changed: whoever is let in now, on either port, may not be any more."""
+        generation = self.auth.generation
+        if generation != self._key_generation:
+            self._key_generation = generation
+            self.clients.keys_changed()
+            if self.site is not None:
+                self.site.keys_changed()
+
     def met_tls(self) -> None:
         """A client spoke TLS to a port that does not."""
 
@@ -239,6 +249,8 @@ class Server:
         self._tick_handle = loop.call_later(TICK_SECONDS, self._tick, loop)
         self.node.tick()
         self.clients.cut_off_stalled()
+        self.clients.look_at_strangers()
+        self.look_at_keys()
         if self.site is not None:
             self.site.tick()
 

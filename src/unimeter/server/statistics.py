@@ -116,6 +116,7 @@ class Statistics:
     closed_bad_magic: int = 0
     closed_slow_reader: int = 0
     closed_too_many: int = 0
+    closed_strangers: int = 0  # connections that did not log in
     sync_seconds: Histogram = field(default_factory=lambda: Histogram(SYNC_SECONDS_BOUNDS))
     entry_events: Histogram = field(default_factory=lambda: Histogram(BATCH_EVENTS_BOUNDS))
     apply_seconds: Histogram = field(default_factory=lambda: Histogram(APPLY_SECONDS_BOUNDS))

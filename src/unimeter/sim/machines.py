@@ -156,6 +156,7 @@ class Machine:
             cluster_secret=SECRET if peers else "",
             retention_bytes=options.retention_bytes,
             disk_free_bytes_min=options.disk_free_bytes_min,
+            insecure=True,  # no key is made here, and nobody listens on 127.0.0.1
         )
 
     def _fit(self, server: Server) -> None:

@@ -19,11 +19,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from contextvars import ContextVar
-from contextvars import ContextVar
 from typing import Any
 
 from unimeter.control import Actor
 from unimeter.keys import Principal
+from unimeter.server import rights
 from unimeter.server.clients import Clients
 from unimeter.server.connection import Connection
 from unimeter.wire import v2
@@ -60,9 +60,20 @@ class Gateway:
         self._connection.stand_in_for(self._transport)
 
     async def ask(self, request: Request, principal: Principal) -> tuple[Response, int]:
-        """(response, position). Raises the exception that stands for a refusal."""
+        """(response, position). Raises the exception that stands for a refusal.
+
+        What `principal` may not ask is refused here as on the binary port, whatever the
+        route has looked at; a change carries its name to the trail.
+        """
         kind, payload = v2.encode_request(request)
-        return await self._send(kind, payload, principal)
+        rights.may(principal, kind)
+        rights.check(principal, request)
+        if kind in v2.WITH_ACTOR:
+            actor = Actor(principal.key_id, principal.name, "http", ADDRESS.get())
+            payload = v2.encode_on_behalf(actor, kind, payload)
+            return await self._send(PacketType.ON_BEHALF, payload, reply_kind=kind)
+        response, position = await self._send(kind, payload)
+        return rights.shown(principal, response), position
 
     async def ingest(self, columns: v2.Columns, principal: Principal) -> tuple[IngestReply, int]:
         """Have a batch counted, durably; returns what became of each event, and the position.
@@ -72,16 +83,16 @@ class Gateway:
         """
         if self.clients.directory is None:
             payload = v2.encode_columns(columns)
-            return await self._ingest(payload, principal)
+            return await self._ingest(payload)
         high, low, sequence = self._take_session()
         payload = v2.encode_columns(columns, high, low, sequence)
-        answer = await self._ingest(payload, principal)
+        answer = await self._ingest(payload)
         if len(self._sessions) < SESSIONS_IDLE_MAX:
             self._sessions.append((high, low, sequence + 1))
         return answer
 
-    async def _ingest(self, payload: bytes, principal: Principal) -> tuple[IngestReply, int]:
-        reply, position = await self._send(PacketType.INGEST_SYNC, payload, principal)
+    async def _ingest(self, payload: bytes) -> tuple[IngestReply, int]:
+        reply, position = await self._send(PacketType.INGEST_SYNC, payload)
         assert isinstance(reply, IngestReply)
         return reply, position
 
@@ -91,14 +102,17 @@ class Gateway:
         entropy = self.clients.platform.entropy(16)
         return int.from_bytes(entropy[:8], "big"), int.from_bytes(entropy[8:], "big"), 1
 
-    async def _send(self, kind: int, payload: bytes, principal: Principal) -> tuple[Response, int]:
+    async def _send(
+        self, kind: int, payload: bytes, *, reply_kind: int | None = None
+    ) -> tuple[Response, int]:
+        """Send one frame; `reply_kind` is how its reply is to be read, if not as its own."""
         while True:
             self._last_id = self._last_id % 0xFFFF_FFFF + 1
             if self._last_id not in self._waiting:
                 break
         request_id = self._last_id
         future: asyncio.Future[tuple[Response, int]] = self.clients.loop.create_future()
-        self._waiting[request_id] = (kind, future)
+        self._waiting[request_id] = (kind if reply_kind is None else reply_kind, future)
         node, slot = self.clients.node, self._connection.slot
         self._connection.intake = node.statistics.intakes[WAY.get()]
         tracing = node.tracing if kind == PacketType.INGEST_SYNC else None
