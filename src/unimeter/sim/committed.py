@@ -2,9 +2,9 @@
 
 Owns the way from an entry's bytes to its consequences. The world gives each committed entry
 once, in order; its body is read (`entry_reading`), a change of the catalog is accepted or
-not (`metric_rules`), requests are counted or known (`session_model`), and counted
-(`model`). Everything is kept: what came of an entry, what each request is to be told, which
-events count.
+not (`metric_rules`), one of keys and webhooks too (`admin_model`), requests are counted or known
+(`session_model`), and counted (`model`). Everything is kept: what came of an entry, what each
+request is to be told, which events count.
 
 Nothing of the engine's code is used on the way, except calendars and the catalogue of nouns.
 Not modelled: TOO_MANY_COMBINATIONS, which a run would need four million combinations to
@@ -20,6 +20,7 @@ from typing import Final
 
 from unimeter.limits import SESSION_KEEP_SECONDS, SESSION_WINDOW, SESSIONS_MAX
 from unimeter.sim import entry_reading
+from unimeter.sim.admin_model import AdminModel, Json, read_admin, read_on_behalf
 from unimeter.sim.counting import Request, Row
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.metric_rules import NOT_FOUND, put_refusal
@@ -32,6 +33,8 @@ GENESIS: Final = 1
 EVENTS: Final = 2
 METRIC_PUT: Final = 3
 METRIC_DELETE: Final = 4
+ADMIN: Final = 5
+ON_BEHALF: Final = 6
 
 WHO: Final = "committed log"
 
@@ -49,7 +52,7 @@ class Expected:
     requests: tuple[Answered, ...] = ()
     alerts_from: int = 1  # positions of the alerts it raises: from here ...
     alerts_to: int = 1  # ... up to, not including, here
-    code: str = ""  # of the metric that is put or deleted
+    code: str = ""  # of the metric that is put or deleted, by whoever
 
     @property
     def outcomes(self) -> bytes:
@@ -96,6 +99,7 @@ class Committed:
         self.timestamp_ns = 0
         self.cluster_id = self.hash_key = b""
         self.model = Model()
+        self.administration = AdminModel()
         self.sessions = SessionModel(sessions_max, session_window, session_keep_seconds)
         self.stored: list[Stored] = []
         self._expected: list[Expected] = []
@@ -124,10 +128,15 @@ class Committed:
             entry_reading.read_noop(data)
         elif kind == GENESIS:
             self.cluster_id, self.hash_key = entry_reading.read_genesis(data)
-        elif kind == METRIC_PUT:
-            expected = self._put(expected, data)
-        elif kind == METRIC_DELETE:
-            expected = self._delete(expected, data)
+        elif kind in (METRIC_PUT, METRIC_DELETE):
+            expected = self._change(expected, {}, kind, data)
+        elif kind == ON_BEHALF:
+            expected = self._change(expected, *read_on_behalf(data))
+        elif kind == ADMIN:
+            code = self.administration.admin(
+                index, timestamp_ns, read_admin(data), len(self.model.alerts)
+            )
+            expected = replace(expected, error_code=code)
         elif kind == EVENTS:
             expected = self._events(expected, data)
         else:
@@ -142,16 +151,33 @@ class Committed:
         if not holds:
             raise CheckFailed(WHO, f"entry {index} {sentence}")
 
-    def _put(self, expected: Expected, body: bytes) -> Expected:
+    def _change(self, expected: Expected, actor: Json, kind: int, body: bytes) -> Expected:
+        """A change of the catalog, and its line of the trail; the same again leaves none."""
+        put, is_same = kind == METRIC_PUT, False
+        if put:
+            expected, is_same = self._put(expected, body)
+        else:
+            expected = self._delete(expected, body)
+        if not is_same:
+            action = "metric.put" if put else "metric.delete"
+            index, timestamp_ns = expected.index, expected.timestamp_ns
+            self.administration.metric(
+                index, timestamp_ns, actor, action, expected.code, expected.error_code
+            )
+        return expected
+
+    def _put(self, expected: Expected, body: bytes) -> tuple[Expected, bool]:
+        """What a METRIC_PUT must give, and whether the metric was so before."""
         put = entry_reading.read_metric_put(body)
         live = self.model.live()
         old = [metric.schema for metric in live if metric.schema.code == put.schema.code]
         code = put_refusal(
             put.mode, put.schema, old[0] if old else None, len(live), len(self.model.metrics)
         )
-        if not code and not (old and put.schema == old[0]):
+        is_same = not code and bool(old) and put.schema == old[0]
+        if not code and not is_same:
             self.model.put(put.schema, put.transitions, expected.index)
-        return replace(expected, error_code=code, code=put.schema.code)
+        return replace(expected, error_code=code, code=put.schema.code), is_same
 
     def _delete(self, expected: Expected, body: bytes) -> Expected:
         code = entry_reading.read_metric_delete(body)

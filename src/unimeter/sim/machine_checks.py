@@ -3,8 +3,8 @@
 Owns the comparison of an engine's `Machine` with `Committed`, at the position where the
 machine stands:
 
-    everything   catalog, counts, sessions, alerts, accounts; per metric and account every
-                 bucket, period, union of periods, breakdown, filter, member
+    everything   catalog, counts, sessions, administration, alerts, accounts; per metric and
+                 account every bucket, period, union of periods, breakdown, filter, member
     touched      what one entry touched, in a few questions
 
 Not checked: ranges that cut buckets (`account_checks`); event keys, of which a wrong one shows
@@ -21,7 +21,8 @@ from unimeter.engine import query
 from unimeter.errors import NotFoundError
 from unimeter.limits import TIMESTAMP_NS_MAX, TIMESTAMP_NS_MIN
 from unimeter.sim.account_checks import PAGE, AccountCheck, Range
-from unimeter.sim.committed import EVENTS, METRIC_DELETE, METRIC_PUT, Expected
+from unimeter.sim.admin_model import told
+from unimeter.sim.committed import EVENTS, GENESIS, NOOP, Expected
 from unimeter.sim.counting import Alert
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.model_answers import Metric
@@ -39,6 +40,7 @@ class MachineCheck(AccountCheck):
         self.counts()
         self.catalog()
         self.sessions()
+        self.administration()
         self.alerts(self.log.model.alerts_at(self.at))
         for metric in self.log.model.live(self.at):
             self.accounts(metric)
@@ -96,6 +98,11 @@ class MachineCheck(AccountCheck):
         right = self.log.sessions.state_at(self.at)
         self.equal("its sessions", list(found.items()), list(right.items()))
 
+    def administration(self) -> None:
+        """Keys, webhooks, deliveries and the trail, but for the words of refusals."""
+        found = told(self.machine.administration.encode())
+        self.equal("its administration", found, self.log.administration.state_at(self.at))
+
     def alerts(self, right: Sequence[Alert]) -> None:
         """These alerts, which follow one another, and how many there are in all."""
         count = len(self.log.model.alerts_at(self.at))
@@ -133,8 +140,10 @@ class MachineCheck(AccountCheck):
 
         The machine may have applied more; then it is held to what came of all of it.
         """
-        if expected.kind in (METRIC_PUT, METRIC_DELETE):
-            self.catalog()
+        if expected.kind not in (NOOP, GENESIS, EVENTS):
+            self.administration()
+            if expected.code:
+                self.catalog()
         if expected.kind != EVENTS:
             return
         asked: dict[tuple[Account, str, Range], None] = {}

@@ -87,6 +87,8 @@ def _answer(log: Committed, request: m.Request, at: int, now_ns: int) -> m.Respo
             return _metrics(log, request, at)
         case m.EventsList():
             return page_of(request, list(events_of(log, request, at)))
+        case m.KeyList() | m.WebhookList() | m.AuditList():
+            raise AssertionError("no simulated client asks about administration")
 
 
 def _check_limit(request: m.Read) -> None:

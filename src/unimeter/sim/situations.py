@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unimeter.engine.entries import METRIC_DELETE, METRIC_PUT
+from unimeter.engine.entries import METRIC_DELETE, METRIC_PUT, ON_BEHALF
 from unimeter.raft.messages import LEADER, Entry
 from unimeter.sim.committed import Expected
 from unimeter.sim.replica_checks import ReplicaCheck
@@ -89,7 +89,7 @@ class Situations(ReplicaCheck):
     def committed(self, entry: Entry, expected: Expected) -> None:
         """An entry was counted for the first time anywhere."""
         self._first_term = self._first_term or (entry.term if expected.requests else 0)
-        if entry.kind in (METRIC_PUT, METRIC_DELETE) and self._has_events:
+        if entry.kind in (METRIC_PUT, METRIC_DELETE, ON_BEHALF) and self._has_events:
             self._reach("metric changed during ingest")
         if expected.alerts_to > expected.alerts_from and entry.term > self._first_term:
             self._reach("threshold fired after failover")
