@@ -61,6 +61,7 @@ WANTED: Final = {
     "id": "a string that is not empty",
     "events": "an array of events",
 }
+ACCOUNT_MAX: Final = 2**64 - 1
 FIELDS: Final = tuple(EventBody.__struct_fields__)
 decode_one: Final = msgspec.json.Decoder(EventBody).decode
 _decode_many: Final = msgspec.json.Decoder(list[EventBody]).decode
@@ -70,6 +71,7 @@ _ARRAY: Final = re.compile(rb"\s*\[")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _INDEX: Final = re.compile(r"\[([0-9]+)\]")
+_BRACKETS: Final = re.compile(r"\[[^\]]*\]")  # [3], [...]
 
 
 def decode_events(body: bytes) -> tuple[list[EventBody], str]:
@@ -84,9 +86,9 @@ def decode_events(body: bytes) -> tuple[list[EventBody], str]:
         raise problem_of_fault(fault_of(error)) from None
 
 
-def path_of(root: str, index: int, field: str) -> str:
-    """The path of a field of event `index`."""
-    return f"{root}{index}].{field}" if root.endswith("[") else f"{root}.{field}"
+def place_of(root: str, index: int) -> str:
+    """The path of event `index`."""
+    return f"{root}{index}]" if root.endswith("[") else root
 
 
 def columns_of(events: Sequence[EventBody], root: str = "$[", first: int = 0) -> v2.Columns:
@@ -113,7 +115,7 @@ def _times(events: Sequence[EventBody], root: str, first: int) -> list[int]:
         ]
     except InvalidInputError:
         for index, event in enumerate(events, first):
-            fault = time_fault(event, path_of(root, index, "timestamp"), index)
+            fault = own_fault(event, place_of(root, index), index)
             if fault is not None:
                 raise problem_of_fault(fault) from None
         raise
@@ -127,13 +129,16 @@ def _time(event: EventBody) -> int:
     return parse_ns(event.timestamp)
 
 
-def time_fault(event: EventBody, path: str, index: int) -> Fault | None:
-    """What is wrong with the time of an event; None if nothing is."""
+def own_fault(event: EventBody, root: str, index: int) -> Fault | None:
+    """What is wrong with an event that has the right form; None if nothing is."""
+    account = event.account
+    if isinstance(account, int) and account > ACCOUNT_MAX:
+        return Fault(f"{root}.account", f"is {account}", WANTED["account"], index, "account")
     try:
         if event.timestamp is not None:
             _time(event)
     except InvalidInputError as error:
-        return Fault(path, str(error), EXPECTED, index, "timestamp")
+        return Fault(f"{root}.timestamp", str(error), EXPECTED, index, "timestamp")
     return None
 
 
@@ -159,7 +164,7 @@ def fault_of(error: Exception, place: str = "") -> Fault:
             _placed(path, place), "is no field of an event", _hint(name), number or 0, name
         )
     else:
-        name = path.rsplit(".", 1)[-1].split("[")[0] if "." in path else ""
+        name = _BRACKETS.sub("", path).rpartition(".")[2].lstrip("$")
         reason = said[0].lower() + said[1:]
     expected = WANTED.get(name, "an object such as {account, metric, value}")
     return Fault(_placed(path, place), reason, expected, number, name)

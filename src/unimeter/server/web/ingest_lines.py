@@ -88,29 +88,30 @@ async def take_ndjson(call: Call, keyed: Keyed) -> Stream:
 
 async def _take_ndjson(stream: Stream, lines: Lines) -> None:
     events: list[ingest_json.EventBody] = []
-    number = size = 0
-    async for group in lines.groups():
-        for line in group:
-            number += 1
-            if line and not line.isspace():
-                try:
+    number = done = size = 0
+    try:
+        async for group in lines.groups():
+            for line in group:
+                number += 1
+                if line and not line.isspace():
                     if len(line) > limits.HTTP_LINE_BYTES_MAX:
                         raise lines.too_long(number)
                     events.append(_event_of(line, number, stream.tally.events + len(events)))
-                except Problem:
-                    await stream.store(ingest_json.columns_of(events), number - 1)
-                    raise
-                size += len(line)
-            if len(events) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
-                await stream.store(ingest_json.columns_of(events), number)
-                events, size = [], 0
-    await stream.store(ingest_json.columns_of(events), number)
+                    size += len(line)
+                done = number
+                if len(events) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
+                    some, events, size = events, [], 0
+                    await stream.store(ingest_json.columns_of(some), done)
+    except Problem:  # what came before the line that can't be read
+        await stream.store(ingest_json.columns_of(events), done)
+        raise
+    await stream.store(ingest_json.columns_of(events), done)
 
 
 def _event_of(line: bytes, number: int, index: int) -> ingest_json.EventBody:
     try:
         event = ingest_json.decode_one(line)
-        fault = ingest_json.time_fault(event, f"line {number}.timestamp", index)
+        fault = ingest_json.own_fault(event, f"line {number}", index)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         found = ingest_json.fault_of(error, f"line {number}")
         fault = Fault(found.path, found.reason, found.expected, index, found.field)
@@ -129,57 +130,38 @@ async def take_csv(call: Call, keyed: Keyed) -> Stream:
     return stream
 
 
-async def _take_csv(stream: Stream, records: AsyncIterator[tuple[int, int, str | Problem]]) -> None:
+async def _take_csv(stream: Stream, records: AsyncIterator[tuple[int, int, str]]) -> None:
     """(first line, last line, text) by record; the first is the head."""
     batch: ingest_csv.Batch | None = None
-    size = last = 0
-    async for first, last, text in records:
-        try:
-            if isinstance(text, Problem):
-                raise text
-            cells = _cells(text, first, stream.tally.events + (len(batch.values) if batch else 0))
-            if batch is None:
-                batch = _begun(cells, first)
-                continue
-            _add(batch, cells, first, stream.tally.events)
-        except Problem:
-            if batch is not None:
-                await stream.store(batch.columns(), first - 1)
-            raise
-        size += len(text)
-        if len(batch.values) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
-            await stream.store(batch.columns(), last)
-            batch, size = ingest_csv.Batch(batch.head), 0
+    size = done = 0
+    try:
+        async for first, last, text in records:
+            index = stream.tally.events + (len(batch.values) if batch else 0)
+            try:
+                cells = ingest_csv.cells_of(text)
+                if batch is None:
+                    batch = ingest_csv.Batch(ingest_csv.Head(cells))
+                else:
+                    batch.add(cells)
+            except ingest_csv.BadCell as error:
+                place = None if batch is None else index
+                raise ingest_json.problem_of_fault(error.fault(first, place)) from None
+            done, size = last, size + len(text)
+            if len(batch.values) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
+                some, batch, size = batch, ingest_csv.Batch(batch.head), 0
+                await stream.store(some.columns(), done)
+    except Problem:  # what came before the row that can't be read
+        if batch is not None:
+            await stream.store(batch.columns(), done)
+        raise
     if batch is None:
         fault = Fault("line 1", "is missing", "a head that names the columns")
         raise ingest_json.problem_of_fault(fault)
-    await stream.store(batch.columns(), last)
+    await stream.store(batch.columns(), done)
 
 
-def _begun(cells: list[str], line: int) -> ingest_csv.Batch:
-    try:
-        return ingest_csv.Batch(ingest_csv.Head(cells))
-    except ingest_csv.BadCell as error:
-        raise ingest_json.problem_of_fault(error.fault(line, None)) from None
-
-
-def _cells(text: str, line: int, index: int) -> list[str]:
-    try:
-        return ingest_csv.cells_of(text)
-    except ingest_csv.BadCell as error:
-        raise ingest_json.problem_of_fault(error.fault(line, index)) from None
-
-
-def _add(batch: ingest_csv.Batch, cells: list[str], line: int, stored: int) -> None:
-    try:
-        batch.add(cells)
-    except ingest_csv.BadCell as error:
-        index = stored + len(batch.values)
-        raise ingest_json.problem_of_fault(error.fault(line, index)) from None
-
-
-async def _records(lines: Lines) -> AsyncIterator[tuple[int, int, str | Problem]]:
-    """The records of a CSV body, blank lines passed over; what can't be read is a Problem.
+async def _records(lines: Lines) -> AsyncIterator[tuple[int, int, str]]:
+    """The records of a CSV body, blank lines passed over; a problem for what is none.
 
     A record may span lines inside quotes: it is whole when its quotes are even in number.
     """
@@ -195,17 +177,15 @@ async def _records(lines: Lines) -> AsyncIterator[tuple[int, int, str | Problem]
             quotes += line.count(b'"')
             first = number - len(parts) + 1
             if size > limits.HTTP_LINE_BYTES_MAX:
-                yield first, number, lines.too_long(first)
-                return
+                raise lines.too_long(first)
             if quotes % 2:
                 if len(parts) >= RECORD_LINES_MAX:
-                    yield first, number, _open_quote(first)
-                    return
+                    raise _open_quote(first)
                 continue
             yield first, number, _text(parts, first)
             parts, quotes, size = [], 0, 0
     if parts:
-        yield number - len(parts) + 1, number, _open_quote(number - len(parts) + 1)
+        raise _open_quote(number - len(parts) + 1)
 
 
 def _open_quote(line: int) -> Problem:
@@ -213,9 +193,9 @@ def _open_quote(line: int) -> Problem:
     return ingest_json.problem_of_fault(fault)
 
 
-def _text(parts: list[bytes], line: int) -> str | Problem:
+def _text(parts: list[bytes], line: int) -> str:
     try:
         return b"\n".join(parts).decode().removesuffix("\r")
     except UnicodeDecodeError as error:
         fault = Fault(f"line {line}", f"is not UTF-8 at its byte {error.start + 1}", "UTF-8")
-        return ingest_json.problem_of_fault(fault)
+        raise ingest_json.problem_of_fault(fault) from None

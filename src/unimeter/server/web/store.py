@@ -39,7 +39,7 @@ WORDS: Final = {int(outcome): outcome.name.lower() for outcome in Outcome}
 REASONS: Final[dict[str, str]] = {
     "duplicate": "this event was counted before",
     "conflict": "another event with this account, metric and id was counted; ids must differ",
-    "bad_metric_code": "the metric code is empty or not UTF-8",
+    "bad_metric_code": f"a metric code has 1 to {limits.METRIC_CODE_BYTES_MAX} bytes of UTF-8",
     "bad_account": f"an account has 1 to {limits.ACCOUNT_BYTES_MAX} bytes",
     "bad_timestamp": "the time is outside the years 2000 to 2099",
     "bad_value": "the value does not fit a signed 64-bit integer",
