@@ -61,10 +61,11 @@ def _snapshots(node: Node) -> Iterator[Any]:
     yield gauge("unimeter_snapshot_running", "1 while one is taken", snapshots.busy)
     yield gauge("unimeter_snapshot_index", "Index of the newest snapshot", snapshots.last_index)
     yield gauge("unimeter_snapshot_bytes", "Its size", snapshots.last_bytes)
+    age = node.platform.monotonic() - node.started  # as if one had been taken then
     if snapshots.last_timestamp_ns:
         age = max(0.0, (node.clock() - snapshots.last_timestamp_ns) / 1e9)
-        text = "Since the last entry that is in it"
-        yield gauge("unimeter_snapshot_age_seconds", text, age)
+    text = "Since the last entry that is in it"
+    yield gauge("unimeter_snapshot_age_seconds", text, age)
     yield gauge(
         "unimeter_log_since_snapshot_bytes",
         "Log that a restart would replay",
