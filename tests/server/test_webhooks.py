@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ class QuickPlatform(Platform):
     """The real machine, and a webhook's patience of a tenth of a second."""
 
     webhook_pace = QUICK
+
+
+class PatientPlatform(Platform):
+    """The real machine: what failed waits for a minute, and progress for longer."""
+
+    webhook_pace = replace(QUICK, retry_seconds=(60.0,) * 6, record_seconds=600.0)
 
 
 class Site:
@@ -372,6 +379,23 @@ def test_a_receiver_that_is_gone_pauses_the_webhook_at_once(tmp_path: Path) -> N
     with_site(tmp_path, body)
 
 
+def test_a_resumed_webhook_tries_at_once_what_would_have_waited(tmp_path: Path) -> None:
+    async def inside() -> None:
+        platform = PatientPlatform()
+        async with running(tmp_path / "data", platform) as site, Receiver() as receiver:
+            await make_metric(site)
+            receiver.behave = failing([1])
+            ident = await site.webhook(receiver)
+            await site.cross("a", "b")
+            await site.until(ident, lambda found: found["error"] != "")
+            await receiver.until(lambda: len(receiver.arrived) == 2)
+            await site.ask("POST", f"/{ident}/pause")
+            await site.ask("POST", f"/{ident}/resume")
+            await receiver.until(lambda: sorted(receiver.positions) == [1, 2])
+
+    asyncio.run(inside())
+
+
 def test_a_paused_webhook_sends_nothing_until_it_is_resumed(tmp_path: Path) -> None:
     async def body(site: Site, receiver: Receiver) -> None:
         ident = await site.webhook(receiver)
@@ -508,25 +532,96 @@ def test_a_url_that_nothing_could_be_sent_to_is_refused(tmp_path: Path, url: str
 
 def test_a_node_that_restarts_goes_on_where_it_stood(tmp_path: Path) -> None:
     async def inside() -> None:
-        async with Receiver() as receiver:
-            async with running(tmp_path / "data") as site:
+        bad = {"a"}
+
+        def behave(message: Message, nth: int) -> Behaviour:
+            return 500 if message.alert.account_id in bad else 204
+
+        async with Receiver(behave=behave) as receiver:
+            async with running(tmp_path / "data", PatientPlatform()) as site:
                 await make_metric(site)
                 ident = await site.webhook(receiver)
-                await site.cross(*"abab")
-                await receiver.until(lambda: len(receiver.alerts) == 4)
-                receiver.behave = lambda message, nth: 500
-                await site.cross(*"bc")
-                await site.until(ident, lambda found: len(found["rows"]) == 2)
-                failed = receiver.attempts_of(5)
-            receiver.behave = lambda message, nth: 204
-            async with running(tmp_path / "data") as site:
+                await site.cross(*"abcab")
+                await receiver.until(lambda: sorted(receiver.positions) == [2, 3, 5])
+                sender = site.server.clients.webhooks._senders[ident]
+                await receiver.until(lambda: sender.lanes.failures_of(1) == 1)
+            async with running(tmp_path / "data", PatientPlatform()) as site:
+                state = await site.state(ident)
+                assert [(row["position"], row["attempts"]) for row in state["rows"]] == [(1, 1)]
+                assert (state["through"], state["delivered_ahead"]) == (0, 3)
+                await site.cross("c")
+                await receiver.until(lambda: sorted(receiver.positions) == [2, 3, 5, 6])
+                sender = site.server.clients.webhooks._senders[ident]
+                assert sender.lanes.failures_of(1) == 1, "the patience is that of the first node"
+                assert len(receiver.arrived) == 5, "and nothing was sent again"
+                bad.clear()
+                await site.ask("POST", f"/{ident}/pause")
+                await site.ask("POST", f"/{ident}/resume")
                 await receiver.until(lambda: len(receiver.alerts) == 6)
-                await site.until(ident, lambda found: found["lag"] == 0)
+            assert [receiver.attempts_of(position) for position in range(1, 7)] == [2, *[1] * 5]
             receiver.check_order()
-            assert [receiver.attempts_of(position) for position in (1, 2, 3, 4)] == [1] * 4
-            assert receiver.attempts_of(5) >= failed + 1
 
     asyncio.run(inside())
+
+
+def test_a_node_that_no_longer_leads_stops_at_once_and_has_no_say(tmp_path: Path) -> None:
+    async def body(site: Site, receiver: Receiver) -> None:
+        receiver.behave = lambda message, nth: Said(204, after=0.2 if nth == 1 else 0.0)
+        ident = await site.webhook(receiver)
+        await site.cross("a", "a")
+        await receiver.until(lambda: receiver.busy == 1)
+        node, webhooks = site.server.node, site.server.clients.webhooks
+        sender = webhooks._senders[ident]
+        node.leads = False  # as while the lead is handed over: nobody is told
+        await receiver.until(lambda: webhooks.statistics()["webhook_senders"] == 0)
+        assert sender.lanes.through == 0 and len(receiver.arrived) == 1
+        assert webhooks.statistics()["webhook_delivered"] == 0
+        node.leads = True
+        webhooks.lead_taken()
+        await site.until(ident, lambda found: found["through"] == 2)
+        assert receiver.attempts_of(1) == 2, "what was not recorded came again"
+
+    with_site(tmp_path, body)
+
+
+def test_a_new_leader_waits_for_what_the_old_one_recorded(tmp_path: Path) -> None:
+    async def body(site: Site, receiver: Receiver) -> None:
+        ident = await site.webhook(receiver)
+        await site.cross("a")
+        await site.until(ident, lambda found: found["through"] == 1)
+        node, webhooks = site.server.node, site.server.clients.webhooks
+        log = node.replica.raft
+        webhooks.stop_sending()
+        await site.cross("a")
+        webhooks._catch_up(webhooks._lead, log.last_index + 1)
+        assert not webhooks.is_leading, "an entry of before is not applied here"
+        await site.cross("a")
+        await receiver.until(lambda: receiver.positions == [1, 2, 3])
+
+    with_site(tmp_path, body)
+
+
+def test_a_proposal_that_is_not_taken_is_made_again(tmp_path: Path) -> None:
+    async def body(site: Site, receiver: Receiver) -> None:
+        ident = await site.webhook(receiver)
+        await site.cross("b")
+        await site.until(ident, lambda found: found["through"] == 1)
+        node = site.server.node
+        receiver.behave = lambda message, nth: refusing("the disk is full")
+
+        def refusing(words: str) -> int:
+            node.refusal = words
+            return 410 if words else 204
+
+        await site.cross("a")
+        sender = site.server.clients.webhooks._senders[ident]
+        await receiver.until(lambda: sender.lanes.failures_of(2) == 1)
+        assert (await site.state(ident))["state"] == "active"
+        refusing("")
+        state = await site.until(ident, lambda found: found["state"] == "paused")
+        assert state["rows"][0]["attempts"] == 1
+
+    with_site(tmp_path, body)
 
 
 def test_nothing_goes_into_the_log_while_nothing_happens(tmp_path: Path) -> None:
