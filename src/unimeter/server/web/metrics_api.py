@@ -151,7 +151,7 @@ ENDPOINTS = [
         "One that exists exactly so is left as it is (200).",
         _TAG,
         body=_JSON,
-        answers={200: MetricBody, 201: MetricBody, 409: None, 413: None},
+        answers={200: MetricBody, 201: MetricBody, 409: None},
     ),
     Endpoint(
         "GET",
@@ -175,7 +175,7 @@ ENDPOINTS = [
         _TAG,
         (params.CODE_PATH,),
         _JSON,
-        {200: MetricBody, 413: None},
+        {200: MetricBody, 409: None},
     ),
     Endpoint(
         "DELETE",

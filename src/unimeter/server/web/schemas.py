@@ -96,13 +96,21 @@ def metric_of(body: MetricBody) -> MetricSchema:
         billing_cycle_day=body.cycle_day,
         filters=[DimensionFilter(one.key, list(one.values)) for one in body.dimensions],
         thresholds=[
-            AlertThreshold(one.code, int(one.value), one.again, WHENS[one.when])
-            for one in body.thresholds
+            AlertThreshold(one.code, _value(one, at), one.again, WHENS[one.when])
+            for at, one in enumerate(body.thresholds)
         ],
         period=length,
         zone=body.zone,
         resolution=Resolution[body.resolution.upper()],
     )
+
+
+def _value(threshold: ThresholdBody, at: int) -> int:
+    value = int(threshold.value)
+    if not VALUE_MIN <= value <= VALUE_MAX:
+        place = f"$.thresholds[{at}].value"
+        raise bad(place, f"is {value}", "an integer from -2^63 to 2^63-1")
+    return value
 
 
 def metric_json(schema: MetricSchema) -> dict[str, Any]:
