@@ -173,6 +173,9 @@ class Clients:
         self._strangers.pop(connection.slot, None)
         self._subscriptions.pop(connection.slot, None)
         connection.subscription = None
+        if connection.watching is not None:
+            self.loop.call_soon(connection.watching.close)  # which takes the node's lock
+            connection.watching = None
 
     def _close_stranger(self, slot: int) -> None:
         connection, _ = self._strangers.pop(slot)

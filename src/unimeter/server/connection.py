@@ -51,6 +51,7 @@ from unimeter.server import handlers, rights
 from unimeter.server.buffers import Held
 from unimeter.server.gate import Gate
 from unimeter.server.subscriptions import Subscription
+from unimeter.server.watch_push import WatchPush
 from unimeter.wire import v1, v2
 from unimeter.wire.failures import error_of, status_of
 from unimeter.wire.framer import (
@@ -80,6 +81,7 @@ from unimeter.wire.messages import (
     Response,
     Status,
     TransferLeader,
+    Watch,
     WithActor,
 )
 
@@ -129,6 +131,7 @@ class Connection(asyncio.BufferedProtocol):
         "stalled_since",
         "subscription",
         "transport",
+        "watching",
     )
 
     def __init__(
@@ -151,6 +154,7 @@ class Connection(asyncio.BufferedProtocol):
         self.stalled_bytes = 0
         self.stalled_since = 0.0
         self.subscription: Subscription | None = None
+        self.watching: WatchPush | None = None
         self.transport: asyncio.Transport
         self.address = ""
 
@@ -171,6 +175,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.node.tracing is not None:
             self.node.tracing.left(self.slot)
         self._release()
+        self.stop_watching()
         self.clients.leave(self)
 
     def eof_received(self) -> bool:
@@ -189,6 +194,14 @@ class Connection(asyncio.BufferedProtocol):
         self.clients.speed_up(self)
         if self.subscription is not None:
             self.subscription.pump()
+        if self.watching is not None:
+            self.watching.ready()
+
+    def stop_watching(self) -> None:
+        """End the stream of this connection, if it has one."""
+        if self.watching is not None:
+            self.watching.close()
+            self.watching = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket may write next."""
@@ -573,6 +586,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _respond(self, header: RequestHeader, request: Request, frame: bytes) -> None:
         version, kind, _, _, request_id = header
+        if isinstance(request, Watch):
+            self.send(version, request_id, kind, self._watch(request), self.node.machine.applied)
+            return
 
         def done(response: Response, position: int) -> None:
             if isinstance(response, ErrorReply) and self._asks_elsewhere(response.code):
@@ -631,6 +647,12 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(request, ClusterStatus):
             return self.clients.complete_status(handlers.cluster_status(self.node))
         return handlers.answer(self.node, request, done)
+
+    def _watch(self, request: Watch) -> Response:
+        """Begin this connection's stream; the watchers' state takes the lock by itself."""
+        self.stop_watching()
+        self.watching = WatchPush(self, request)
+        return self.watching.reply()
 
     def _leaves_alerts_to_others(self, version: int) -> bool:
         """Whether a v1 client asks every node for what it missed, and the leader tells it."""

@@ -155,5 +155,6 @@ _CHECKS: Final[dict[type, Callable[[Principal, Any], None]]] = {
     m.Members: _check_pair,
     m.Accounts: _check_metric,
     m.AlertPushEnable: _narrow,
+    m.Watch: _narrow,
 }
 _RIGHTS: Final[dict[int, Scope | Right]] = {int(at): one for at, one in PACKET_RIGHTS.items()}

@@ -38,6 +38,7 @@ from unimeter.keys import KeyRecord
 from unimeter.types import (
     Account,
     AccountTotal,
+    AggType,
     AggValue,
     AlertRecord,
     Direction,
@@ -309,6 +310,23 @@ class AlertPushEnable:
 
 
 @dataclass(slots=True)
+class Watch:
+    """Push alerts and changed totals; empty `accounts` or `metrics` = all.
+
+    `after` and `entry` are the place to go on from (see `WatchReply`); `after` alone is an
+    alert's position, and totals begin anew.
+    """
+
+    accounts: list[Account] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    alerts: bool = True
+    totals: bool = True
+    after: int | None = None
+    entry: int | None = None
+    interval_ms: int = 0
+
+
+@dataclass(slots=True)
 class Breakdown:
     """Totals per combination of the values of `keys`."""
 
@@ -457,6 +475,7 @@ Request = (
     | EventsList
     | AlertsList
     | AlertPushEnable
+    | Watch
     | Breakdown
     | Accounts
     | Series
@@ -656,6 +675,40 @@ class AlertPush:
 
 
 @dataclass(slots=True)
+class WatchReply:
+    """The stream goes on behind this place: alerts above `after`, totals changed since `entry`.
+
+    `entry` 0: with the totals of every pair that it names.
+    """
+
+    after: int
+    entry: int
+
+
+class TotalPushKind(enum.IntEnum):
+    """What a push of a stream of totals says."""
+
+    TOTAL = 0
+    OVERFLOW = 1  # more totals changed than were kept: read them again
+    PLACE = 2  # nothing but where the stream stands
+
+
+@dataclass(slots=True)
+class TotalPush:
+    """The total of a pair in its current billing period, and the place that holds now."""
+
+    kind: TotalPushKind
+    after: int
+    entry: int
+    account: Account = 0
+    metric_code: str = ""
+    agg_type: AggType = AggType.COUNT
+    start_ns: int = 0
+    end_ns: int = 0
+    value: AggValue = field(default_factory=AggValue)
+
+
+@dataclass(slots=True)
 class BreakdownRow:
     """One combination: (key, value) pairs in the order asked for, and its total."""
 
@@ -795,6 +848,7 @@ Response = (
     | EventsListReply
     | AlertsListReply
     | AlertPushReply
+    | WatchReply
     | BreakdownReply
     | AccountsReply
     | SeriesReply
@@ -806,4 +860,4 @@ Response = (
     | AuditListReply
 )
 
-Push = AlertPush | PartitionMapReply
+Push = AlertPush | TotalPush | PartitionMapReply

@@ -331,8 +331,10 @@ def _decode_refusal(status: Status, data: bytes) -> ErrorReply:
 
 
 def can_push(push: Push) -> bool:
-    """Whether v1 can carry `push`: an alert of a string account it can't."""
-    return not isinstance(push, AlertPush) or isinstance(push.alert.account, int)
+    """Whether v1 can carry `push`: an alert of a string account and a total it can't."""
+    if isinstance(push, AlertPush):
+        return isinstance(push.alert.account, int)
+    return isinstance(push, PartitionMapReply)
 
 
 def encode_push(push: Push, position: int = 0) -> tuple[int, bytes]:
@@ -340,6 +342,7 @@ def encode_push(push: Push, position: int = 0) -> tuple[int, bytes]:
     if isinstance(push, AlertPush):
         node = layout.PUSH_NODE.pack(push.node_id)
         return PacketType.ALERT_PUSH, layout.put_alert(push.alert) + node
+    assert isinstance(push, PartitionMapReply), "version 1 has no streams of totals"
     return PacketType.PARTITION_MAP_UPDATE, _encode_partition_map(push)
 
 

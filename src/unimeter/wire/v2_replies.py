@@ -19,7 +19,6 @@ from unimeter.errors import InvalidInputError
 from unimeter.types import (
     PARTITION_COUNT,
     AccountTotal,
-    AggValue,
     Direction,
     EventRecord,
     Membership,
@@ -68,15 +67,25 @@ from unimeter.wire.messages import (
     SeriesReply,
     SeriesRow,
     Status,
+    TotalPush,
     UsageReply,
+    WatchReply,
 )
 from unimeter.wire.v2_administration import RESPONSES
 from unimeter.wire.v2_ingest import decode_ingest_reply, encode_ingest_reply
 from unimeter.wire.v2_requests import get_schema, known, put_schema
+from unimeter.wire.v2_value import VALUE as _VALUE
+from unimeter.wire.v2_value import get_value as _get_value
+from unimeter.wire.v2_value import put_value as _put_value
+from unimeter.wire.v2_watch import (
+    get_total_push,
+    get_watch_reply,
+    put_total_push,
+    put_watch_reply,
+)
 
 _ERROR: Final = struct.Struct("<HHIH")
 _HELLO: Final = struct.Struct("<BxHI16sIIIHHHxx")
-_VALUE: Final = struct.Struct("<QqQqqqqQQ")
 _RANGE: Final = struct.Struct("<qq")
 _EVENT: Final = struct.Struct("<QqqB")
 _ALERT: Final = struct.Struct("<QQQqqqB")
@@ -90,28 +99,6 @@ _NAMELESS: Final = 0  # a partition without a leader: its index in the table of 
 
 
 # --- rows -----------------------------------------------------------------------------
-
-
-def _put_value(writer: Writer, value: AggValue) -> None:
-    low, high = split_i128(value.sum, "sum")
-    writer.pack(
-        _VALUE,
-        "total",
-        low,
-        high,
-        value.count,
-        value.max,
-        value.min,
-        value.last_value,
-        value.last_timestamp,
-        value.alert_flags,
-        value.unique,
-    )
-
-
-def _get_value(reader: Reader) -> AggValue:
-    low, high, count, most, least, last, last_ns, flags, unique = reader.unpack(_VALUE, "total")
-    return AggValue(join_i128(low, high), count, most, last, last_ns, flags, least, unique)
 
 
 def _put_event(writer: Writer, event: EventRecord) -> None:
@@ -559,6 +546,7 @@ _CODECS: Final[dict[int, tuple[type, Callable[[Writer, Any], None], Callable[[Re
     PacketType.ACCOUNTS_LIST: (AccountsReply, _put_accounts, _get_accounts),
     PacketType.USAGE_SERIES: (SeriesReply, _put_series, _get_series),
     PacketType.MEMBERS_LIST: (MembersReply, _put_members, _get_members),
+    PacketType.WATCH: (WatchReply, put_watch_reply, get_watch_reply),
     PacketType.CLUSTER_STATUS: (ClusterStatusReply, _put_cluster_status, _get_cluster_status),
     PacketType.TRANSFER_LEADER: (Done, _put_done, _get_done),
     **RESPONSES,
@@ -568,6 +556,7 @@ _PUSH_CODECS: Final[
     dict[int, tuple[type, Callable[[Writer, Any], None], Callable[[Reader], Push]]]
 ] = {
     PacketType.ALERT_PUSH: (AlertPush, _put_alert_push, _get_alert_push),
+    PacketType.TOTAL_PUSH: (TotalPush, put_total_push, get_total_push),
     PacketType.PARTITION_MAP_UPDATE: (PartitionMapReply, _put_partition_map, _get_partition_map),
 }
 

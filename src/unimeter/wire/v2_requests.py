@@ -51,11 +51,13 @@ from unimeter.wire.messages import (
     TransferLeader,
     UsageQuery,
     UsageRealtime,
+    Watch,
     Window,
 )
 from unimeter.wire.v2_administration import REQUESTS
 from unimeter.wire.v2_ingest import decode_ingest, encode_ingest_request
 from unimeter.wire.v2_read import get_read, put_read
+from unimeter.wire.v2_watch import get_watch, put_watch
 
 _RANGE: Final = struct.Struct("<qq")
 _HELLO: Final = struct.Struct("<BBxxI")
@@ -450,6 +452,7 @@ _CODECS: Final[
     PacketType.ACCOUNTS_LIST: (Accounts, _put_accounts, _get_accounts),
     PacketType.USAGE_SERIES: (Series, _put_series, _get_series),
     PacketType.MEMBERS_LIST: (Members, _put_members, _get_members),
+    PacketType.WATCH: (Watch, put_watch, get_watch),
     PacketType.CLUSTER_STATUS: (ClusterStatus, _put_nothing, lambda reader: ClusterStatus()),
     PacketType.TRANSFER_LEADER: (TransferLeader, _put_transfer_leader, _get_transfer_leader),
     **REQUESTS,
