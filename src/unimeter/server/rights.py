@@ -134,6 +134,8 @@ def _narrow(principal: Principal, request: Any) -> None:
             if not principal.sees_account(account):
                 raise ForbiddenError(f"this key is for the account {principal.account!r} only")
     if principal.metrics is not None:
+        if not principal.metrics:
+            raise ForbiddenError("no metric is open to this token")
         if not request.metrics:
             request.metrics = sorted(principal.metrics)
         for code in request.metrics:
