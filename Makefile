@@ -14,7 +14,7 @@ pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 kernels := $(wildcard src/unimeter/engine/*.pxd src/unimeter/engine/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo cluster-demo run test test-interpreted check format bench bench-cluster
+.PHONY: help build demo cluster-demo run test test-interpreted test-web check format bench bench-cluster
 .PHONY: sim sweep sim-engine planted jepsen clean
 
 help: ## list the targets
@@ -36,6 +36,10 @@ test: $(VENV)/.installed-dev test-interpreted ## run the tests: a part interpret
 
 test-interpreted: $(VENV)/.installed-dev ## run engine and wire tests with the kernels interpreted
 	UNIMETER_PURE=1 $(bin)/python -m pytest -n $(WORKERS) $(wildcard tests/engine tests/wire)
+
+test-web: $(VENV)/.installed-dev ## the dashboard in headless Chromium (Debian: chromium, chromium-driver)
+	@scripts/get_chromium
+	$(bin)/python -m pytest tests/web $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, layers, docs
 	$(bin)/ruff format --check .

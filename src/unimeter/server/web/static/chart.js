@@ -48,11 +48,12 @@ function plotted(kind, spec) {
     fill: spec.fill ? `${one}1f` : undefined };
 }
 
-// A chart in `place`. `update(times, columns)`: seconds, and one array of numbers a series.
+// A chart in `place`. `update(times, columns, end)`: seconds, one array of numbers a series, and
+// where the last bar ends.
 export function chart(place, { kind = "line", series, height = 220, label, unit, onCursor }) {
   const canvas = h("div", { class: "plot", role: "img", "aria-label": label });
   place.append(canvas);
-  let plot = null, data = [[], ...series.map(() => [])];
+  let plot = null, until = 0, data = [[], ...series.map(() => [])];
 
   function make() {
     if (plot) plot.destroy();
@@ -61,7 +62,7 @@ export function chart(place, { kind = "line", series, height = 220, label, unit,
       tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1e3), "Etc/UTC"),
       legend: { show: false },
       cursor: { y: false, points: { show: kind !== "bars" }, drag: { x: false, y: false } },
-      scales: { x: { time: true }, y: { range } },
+      scales: { x: { time: true, range: (u, low, high) => [low, Math.max(high, until)] }, y: { range } },
       axes: axes(unit),
       series: [{}, ...series.map((one) => plotted(kind, one))],
       hooks: { setCursor: [(u) => onCursor && onCursor(u.cursor.idx ?? null)] },
@@ -75,7 +76,8 @@ export function chart(place, { kind = "line", series, height = 220, label, unit,
     if (plot && width && Math.abs(width - plot.width) > 1) plot.setSize({ width, height });
   }).observe(canvas);
   return {
-    update(times, columns) {
+    update(times, columns, end = 0) {
+      until = end;
       data = [times, ...columns];
       plot.setData(data);
     },
@@ -111,7 +113,8 @@ export function seriesChart(place, name) {
   return (rows, window) => {
     points = rows;
     lengthShown = window === "hour" ? 16 : 10;
-    drawing.update(rows.map((row) => Date.parse(row.start) / 1e3), [rows.map((row) => Number(row.value))]);
+    drawing.update(rows.map((row) => Date.parse(row.start) / 1e3), [rows.map((row) => Number(row.value))],
+      rows.length ? Date.parse(rows.at(-1).end) / 1e3 : 0);
     const filled = rows.filter((row) => Number(row.count ?? row.value) !== 0).length;
     drawing.label(`${name} by ${window}: ${filled} of ${rows.length} with events; the figures follow as a table`);
     fill(figures, rows.map((row) => h("tr", null,

@@ -1,6 +1,6 @@
 // What is left of a balance, as a bar with its thresholds marked, and the same in words.
 
-import { fill, h, text } from "./dom.js";
+import { figure, fill, h } from "./dom.js";
 import { big, integer } from "./format.js";
 
 export const isBalance = (total) =>
@@ -30,7 +30,7 @@ export function creditBar(total) {
     full = most(full, value, big(now.max), ...marks.map((mark) => mark.exact + mark.exact / 4n));
     const part = Math.min(100, share(value, full));
     level.style.width = `${part}%`;
-    text(number, integer(now.value));
+    figure(number, integer(now.value));
     const passed = marks.filter((mark) => value <= mark.exact && mark.when === "at-or-below");
     const lowest = passed.at(-1);
     track.dataset.state = value <= 0n ? "empty" : lowest ? (lowest === marks.at(-1) ? "low" : "warn") : "good";

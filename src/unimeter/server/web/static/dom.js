@@ -27,6 +27,13 @@ export function fill(element, ...children) {
   return element;
 }
 
+// A figure in large type; one that is too long for that in smaller.
+export function figure(element, value) {
+  text(element, value);
+  if (value.length > 13) element.dataset.long = "1";
+  else delete element.dataset.long;
+}
+
 // Change the text of an element only if it is another: a screen reader and an observer hear less.
 export function text(element, value) {
   const wanted = String(value);

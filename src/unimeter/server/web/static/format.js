@@ -51,8 +51,15 @@ export function moment(text) {
 
 export const day = (text) => (text ? text.slice(0, 10) : "—");
 
+const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+
+// A period in words: the month that it is, or from when to when (UTC).
 export function period(start, end) {
   if (!start || !end) return "";
+  const from = new Date(start), next = new Date(Date.UTC(from.getUTCFullYear(), from.getUTCMonth() + 1, 1));
+  if (from.getUTCDate() === 1 && start.includes("T00:00:00Z") && Date.parse(end) === next.getTime()) {
+    return `${MONTHS[from.getUTCMonth()]} ${from.getUTCFullYear()}`;
+  }
   if (Date.parse(end) - Date.parse(start) > 20 * 366 * 86400e3) return "all time";
   const whole = start.slice(11, 19) === "00:00:00" && end.slice(11, 19) === "00:00:00";
   return whole ? `${day(start)} to ${day(end)}` : `${moment(start)} to ${moment(end)}`;

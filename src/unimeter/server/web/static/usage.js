@@ -6,7 +6,7 @@
 import { ask } from "./api.js";
 import { seriesChart } from "./chart.js";
 import { creditBar, isBalance } from "./credit.js";
-import { fill, h, text } from "./dom.js";
+import { figure as write, fill, h, text } from "./dom.js";
 import { integer, moment, period, plural, words } from "./format.js";
 import { stream } from "./live.js";
 import { problem, pulse, say } from "./page.js";
@@ -62,7 +62,8 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
 
   function tile(total) {
     const kept = remember(total.metric);
-    const figure = h("span", { class: "figure", "data-total": total.metric }, integer(total.value));
+    const figure = h("span", { class: "figure", "data-total": total.metric });
+    write(figure, integer(total.value));
     const under = h("span", { class: "under" }, underOf(total));
     kept.figures.push(figure);
     kept.under = under;
@@ -89,7 +90,7 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
     }
     for (const name of ["value", "count", "sum", "min", "max", "last", "start", "end"]) kept.total[name] = change[name];
     for (const figure of kept.figures) {
-      text(figure, integer(change.value));
+      write(figure, integer(change.value));
       figure.classList.remove("moved");
       requestAnimationFrame(() => figure.classList.add("moved"));
     }

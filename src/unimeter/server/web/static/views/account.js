@@ -12,7 +12,7 @@ show((found) => {
   const name = found.account_text;
   document.title = `${name} · Unimeter`;
   const place = h("div"), foot = h("div", null, twins());
-  fill(main, head(name, `Account, ${/^[0-9]+$/.test(name) ? "by number" : "by name"}. Totals of the current period, live.`), place, foot);
+  fill(main, head(name, "What this account has used in the current period, as it happens."), place, foot);
   if (found.totals.length === 0) {
     fill(place, empty("Nothing was metered for this account", "An account needs no creating: it is there with its first stored event. This page shows it as soon as it comes, when you open it again."));
     return;

@@ -44,7 +44,7 @@ show((first) => {
     const fresh = rows.filter((row) => !known.has(keyOf(row)));
     body.prepend(...fresh.map((row) => {
       const made = line(EVENTS, row, keyOf);
-      made.classList.add("fresh");
+      if (fresh.length <= 12) made.classList.add("fresh");
       return made;
     }));
     while (body.rows.length > KEPT) body.lastElementChild.remove();
