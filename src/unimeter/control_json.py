@@ -52,6 +52,13 @@ def actor_of(found: object) -> Actor:
     return actor
 
 
+def actor_text(actor: Actor) -> str:
+    """An actor for a sentence."""
+    who = f"key {actor.key} ({actor.name})" if actor.key else actor.name or "somebody unknown"
+    way = f" by {actor.via}" if actor.via else ""
+    return f"{who}{way}{f' from {actor.address}' if actor.address else ''}"
+
+
 def audit_json(record: AuditRecord) -> dict[str, Any]:
     """One line of the trail."""
     return {

@@ -121,6 +121,9 @@ def test_the_model_and_the_engine_agree_on_every_change(
     audited.put(METRIC)
     audited.ingest(Batch(tuple(event(account, "m", 1, audited.now) for account in range(4))))
     carry_out(audited, "key.put", {"key": a_key("a", [Scope.ADMIN], "one")})
+    carry_out(audited, "webhook.put", {"webhook": a_webhook("a", SECRETS[0], 2, 1)})
+    progress = {"id": "wh_" + "a" * 12, "delivery": a_delivery(2, {4}, {3}, 0)}
+    carry_out(audited, "webhook.progress", progress)
     for operation, fields in changes:
         audited.now += 1
         carry_out(audited, operation, fields)

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from unimeter import limits
-from unimeter.canonical import Fields, parse
+from unimeter.canonical import Fields, dump, parse
 from unimeter.control import (
     ACTIVE,
     PAUSED,
@@ -36,6 +36,7 @@ from unimeter.control_json import (
     ID_CHARACTERS_MAX,
     POSITION_MAX,
     actor_of,
+    actor_text,
     delivery_complaint,
     delivery_of,
     key_complaint,
@@ -56,6 +57,7 @@ ALREADY_EXISTS: Final = 6
 
 INVALID: Final = "invalid"  # the trail's word for a body that is no change
 _ACTION_CHARACTERS_MAX: Final = 32
+_SECRETS: Final = ("verifier", "portal_secret", "secret")  # fields that nobody is shown
 
 
 class Refused(Exception):
@@ -262,3 +264,17 @@ _OPERATIONS: Final[dict[str, Callable[[Change, Fields], bool]]] = {
     "webhook.progress": Change.webhook_progress,
     "note": Change.note,
 }
+
+
+def change_text(body: bytes) -> str:
+    """An ADMIN entry as a sentence, without what must stay secret; for `unimeter inspect`."""
+    fields = parse(body)
+    operation = fields.pop("op", None)
+    if operation not in _OPERATIONS:
+        return "a change that is not known here"
+    actor = actor_of(fields.pop("actor", {}))
+    for name in _SECRETS:
+        for inner in fields.values():
+            if isinstance(inner, dict):
+                inner.pop(name, None)
+    return f"{actor_text(actor)}: {operation} {dump(fields).decode()}"

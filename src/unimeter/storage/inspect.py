@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from unimeter.control_json import actor_text
 from unimeter.engine import catalog, entries
+from unimeter.engine.changes import change_text
 from unimeter.engine.records import EventRow, EventsBody
 from unimeter.errors import CorruptionError, DataError, InvalidInputError
 from unimeter.storage import layout, reading
@@ -202,17 +204,13 @@ def _meaning(entry: Entry) -> str:
         return "begins a leader's term"
     if entry.kind == entries.GENESIS:
         return f"genesis of cluster {bytes(entry.body[:16]).hex()}"
-    if entry.kind == entries.METRIC_PUT:
-        schema, _ = catalog.decode_schema(bytes(entry.body[1:]))
-        mode = {0: "put", 1: "create", 2: "update"}.get(entry.body[0], "put")
-        dimensions = ", ".join(dimension.key for dimension in schema.filters) or "none"
-        return (
-            f"{mode} metric {schema.code!r}, {schema.agg_type.name}, "
-            f"{schema.period_type.name} periods, dimensions {dimensions}, "
-            f"{len(schema.thresholds)} thresholds"
-        )
-    if entry.kind == entries.METRIC_DELETE:
-        return f"delete metric {bytes(entry.body).decode()!r}"
+    if entry.kind in (entries.METRIC_PUT, entries.METRIC_DELETE):
+        return _catalog_change(entry.kind, bytes(entry.body))
+    if entry.kind == entries.ON_BEHALF:
+        actor, kind, change = entries.parse_on_behalf(bytes(entry.body))
+        return f"{actor_text(actor)}: {_catalog_change(kind, change)}"
+    if entry.kind == entries.ADMIN:
+        return change_text(bytes(entry.body))
     if entry.kind == entries.EVENTS:
         body = EventsBody(entry.body)
         last = body.first_offset + body.event_count - 1
@@ -222,6 +220,19 @@ def _meaning(entry: Entry) -> str:
             f"{body.request_count} requests: {codes}"
         )
     return f"unknown kind {entry.kind}"
+
+
+def _catalog_change(kind: int, body: bytes) -> str:
+    if kind == entries.METRIC_DELETE:
+        return f"delete metric {body.decode()!r}"
+    schema, _ = catalog.decode_schema(body[1:])
+    mode = {0: "put", 1: "create", 2: "update"}.get(body[0], "put")
+    dimensions = ", ".join(dimension.key for dimension in schema.filters) or "none"
+    return (
+        f"{mode} metric {schema.code!r}, {schema.agg_type.name}, "
+        f"{schema.period_type.name} periods, dimensions {dimensions}, "
+        f"{len(schema.thresholds)} thresholds"
+    )
 
 
 def _events(name: str, at: int, entry: Entry, bitmaps: Bitmaps) -> Iterator[Row]:
