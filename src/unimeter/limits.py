@@ -51,6 +51,11 @@ CONNECTION_BUFFERS_BYTES_MAX: Final = 512 * 1024 * 1024  # half-received frames 
 CONNECTION_STALL_SECONDS: Final = 10  # a full socket that takes no byte this long is cut off
 PAGE_ITEMS_MAX: Final = 10_000  # one page of a list
 
+# --- dry run -----------------------------------------------------------------
+DRY_RUN_EVENTS_MAX: Final = 50_000  # counted anew in a worker, in Python: 20 us each
+DRY_RUN_LOG_BYTES_MAX: Final = 256 * 1024 * 1024  # of log that is searched for them: a second
+DRY_RUN_ROWS_MAX: Final = 100  # of each list in the answer
+
 # --- deduplication and sessions ----------------------------------------------
 KEY_WINDOW_DAYS: Final = 35  # promised minimum an event key is remembered
 SESSION_WINDOW: Final = 16  # requests a session may have in flight; replies remembered
@@ -86,11 +91,6 @@ WEBHOOK_READ_ALERTS: Final = 256  # looked at in one turn of the loop: half a mi
 WEBHOOK_RESPONSE_BYTES_MAX: Final = 64 * 1024  # read, so that the connection can be kept
 WEBHOOK_ERROR_BYTES_MAX: Final = 256  # of an answer's body that is kept to be shown
 
-# --- storage -----------------------------------------------------------------
-SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
-SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
-DISK_FREE_BYTES_MIN: Final = 128 * 1024 * 1024  # two segments: below it ingest is told to wait
-LOG_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024  # newest entries kept for followers: seconds of load
 # --- streams -------------------------------------------------------------------
 STREAMS_MAX: Final = 2048  # open at one node: each is a socket and a turn of the loop
 STREAM_NAMES_MAX: Final = 256  # accounts, and metrics, that one stream names
@@ -99,6 +99,11 @@ TOPIC_PAIRS_MAX: Final = 4096  # changed and not yet sent to the slowest reader;
 TOPIC_ALERTS_MAX: Final = 1024  # the newest; who is further behind reads them from the engine
 WATCHED_ANY_MAX: Final = 4096  # changed between two turns, of streams that name no account
 
+# --- storage -----------------------------------------------------------------
+SEGMENT_BYTES: Final = 64 * 1024 * 1024  # zero-filled once; a replay unit and a retention unit
+SNAPSHOT_LOG_BYTES: Final = 1024 * 1024 * 1024  # log since the last snapshot that starts the next
+DISK_FREE_BYTES_MIN: Final = 128 * 1024 * 1024  # two segments: below it ingest is told to wait
+LOG_CACHE_BYTES_MAX: Final = 64 * 1024 * 1024  # newest entries kept for followers: seconds of load
 
 # --- cluster -----------------------------------------------------------------
 SECRET_BYTES_MIN: Final = 16  # of the cluster's secret: a proof can be guessed at offline

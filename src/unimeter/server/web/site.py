@@ -35,6 +35,7 @@ from unimeter.server.mapping import load_mapping
 from unimeter.server.web import (
     accounts,
     docs_page,
+    dry_runs,
     ingest,
     keys,
     lists,
@@ -46,9 +47,10 @@ from unimeter.server.web import (
     pages,
     probes,
     status,
-    stripe,
     stream,
+    stripe,
     totals,
+    usage,
     views,
     webhooks_api,
 )
@@ -75,6 +77,7 @@ class Site:
         self.gateway: Gateway  # from `attach` on
         self.is_attached = False
         self.history = History()
+        self.is_trying = False  # a dry run is under way
         self.bodies = Bodies()
         self.mappings = load_mapping(self.config.mapping_file)
         self.failures = login.Failures(server.platform.monotonic)
@@ -247,11 +250,13 @@ def api_endpoints() -> Sequence[Endpoint]:
         *status.ENDPOINTS,
         *totals.ENDPOINTS,
         *keys.ENDPOINTS,
+        *stream.ENDPOINTS,
         *openmeter.ENDPOINTS,
         *otlp.ENDPOINTS,
         *stripe.ENDPOINTS,
-        *stream.ENDPOINTS,
+        *dry_runs.ENDPOINTS,
         *webhooks_api.ENDPOINTS,
         *views.ENDPOINTS,
+        *usage.ENDPOINTS,
         *pages.ENDPOINTS,
     ]
