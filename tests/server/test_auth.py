@@ -192,6 +192,7 @@ def test_a_key_in_a_file_counts_as_a_key_and_is_read_again(tmp_path: Path) -> No
     auth.reload()
     auth.reload()
     assert auth.login(OTHER).has(Scope.ADMIN), "a file that is no good changes nothing"
+    assert len(said) == 2, "said once: the next look is a second later"
     assert "rubbish" not in " ".join(said) and OTHER not in " ".join(said)
 
 

@@ -113,6 +113,7 @@ class Auth:
         self.static: KeyRecord | None = read_admin_key(config.admin_key_file)
         self.logins_refused = 0
         self._static_generation = 0
+        self._complaint = ""  # about the file, as it was last said
         self._session_secret = hmac.digest(
             secret or platform.entropy(32), b"unimeter sessions", "sha256"
         )
@@ -159,8 +160,11 @@ class Auth:
         try:
             found = read_admin_key(self.config.admin_key_file)
         except InvalidInputError as error:
-            self.say(f"{error}; the key that was read before stays good")
+            if str(error) != self._complaint:
+                self.say(f"{error}; the key that was read before stays good")
+            self._complaint = str(error)
             return
+        self._complaint = ""
         if found != self.static:
             self.static = found
             self._static_generation += 1

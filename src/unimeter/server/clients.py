@@ -97,6 +97,8 @@ class Clients:
         self.connections_max = platform.connections_max()
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.on_tls_hello: Callable[[str], None] = lambda address: None
+        self.on_administered: Callable[[], None] = lambda: None
         self._writes: dict[int, Callable[[bytes], Any]] = {}
         self._connections: dict[int, Connection] = {}
         self._slow: dict[int, Connection] = {}
@@ -445,8 +447,9 @@ class Clients:
         self.alerted(0, 0)
 
     def administered(self) -> None:
-        """Webhooks may have been changed."""
+        """Webhooks may have been changed, and keys; the reply to whoever did goes out first."""
         self.webhooks.changed()
+        self.loop.call_soon(self.on_administered)
 
     def notice(self, sentence: str) -> None:
         """Tell the operator."""

@@ -34,6 +34,7 @@ from unimeter.server.mending import Mending
 from unimeter.server.peers import Peers
 from unimeter.server.routes import rows_of
 from unimeter.server.standing import Standing
+from unimeter.server.tls import Tls
 from unimeter.server.transfers import Transfers
 from unimeter.storage.incoming import Incoming
 from unimeter.storage.layout import FORMAT_VERSION
@@ -70,6 +71,7 @@ class Cluster:
         clients: Clients,
         advertise: str,
         say: Callable[[str], None],
+        tls: Tls | None = None,
     ) -> None:
         """Bring node and clients together with the peers; then `start`."""
         self.loop, self.members, self.node, self.clients = loop, members, node, clients
@@ -84,6 +86,7 @@ class Cluster:
             say,
             incoming=incoming,
             platform=node.platform,
+            tls=tls,
         )
         self.forwarder = Forwarder(
             self._forward, node.platform.monotonic, members.node_id, self._loop_back

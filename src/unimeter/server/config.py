@@ -32,6 +32,7 @@ from typing import Any
 from unimeter import limits
 from unimeter.errors import InvalidInputError
 from unimeter.server.members import check_cluster
+from unimeter.server.tls import check_tls
 
 ADDRESS_BYTES_MAX = 23  # the partition map's field in v1 has 24 bytes and ends in NUL
 ENVIRONMENT_PREFIX = "UNIMETER_"
@@ -101,6 +102,7 @@ class Config:
             if getattr(self, name) < 2**20:
                 raise InvalidInputError(f"{name} must be 1MiB or more, not {getattr(self, name)}")
         check_cluster(self)
+        check_tls(self)
 
     @property
     def is_cluster(self) -> bool:

@@ -47,7 +47,7 @@ from unimeter.errors import (
     UnauthenticatedError,
     UnimeterError,
 )
-from unimeter.server import handlers, rights
+from unimeter.server import handlers, rights, tls
 from unimeter.server.buffers import Held
 from unimeter.server.gate import Gate
 from unimeter.server.subscriptions import Subscription
@@ -180,6 +180,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends no more, but may still wait for replies; True keeps the socket."""
+        if self.transport.get_extra_info("sslcontext") is not None:
+            return False  # TLS has no half of a connection
         return self.clients.close_when_answered(self)
 
     def pause_writing(self) -> None:
@@ -305,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._malformed(builder.stop_version, builder.stop_request)
             else:
                 assert stop == FEED_BAD_MAGIC
-                self._close_foreign()
+                self._close_foreign(is_tls=data[start] == tls.HELLO)
                 return
         if builder.size and not node.turn_due:
             node.request_turn()
@@ -351,7 +353,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             header = parse_request_header(data[start:end])
         except ProtocolError:
-            self._close_foreign()
+            self._close_foreign(is_tls=data[start] == tls.HELLO)
             return end, False
         if header is None:
             return start, True
@@ -494,9 +496,11 @@ class Connection(asyncio.BufferedProtocol):
         self._ask_to_wait(header, "too many bytes of incomplete frames are held")
         self._drain(start, REQUEST_HEADER_BYTES + header.length, end)
 
-    def _close_foreign(self) -> None:
+    def _close_foreign(self, *, is_tls: bool) -> None:
         """The peer does not speak this protocol; nothing it sends can be told apart."""
         self.node.statistics.closed_bad_magic += 1
+        if is_tls:
+            self.clients.on_tls_hello(self.gate.address)
         self._release()
         self.transport.close()
 

@@ -7,6 +7,7 @@ first event and a log that fills the disk with zeros has no room for a snapshot.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from unimeter.server.hosts import Host
 from unimeter.server.members import Members, members_of
 from unimeter.server.node import Node
 from unimeter.server.platform import MEMORY, REAL, Platform
+from unimeter.server.tls import peer_client_context
 from unimeter.storage.disk import Disk
 from unimeter.storage.incoming import remove_stale_parts
 from unimeter.storage.layout import FORMAT_VERSION, Identity
@@ -107,7 +109,8 @@ def open_place(
         )
         check_alone(opened)
     else:
-        opened = open_member(disk, path, members, bounds, progress, say, platform)
+        tls = peer_client_context(config) if config.peer_tls else None
+        opened = open_member(disk, path, members, bounds, progress, say, platform, tls)
     for note in opened.notes:
         say(note)
     return Place(opened, members, volume)
@@ -154,6 +157,7 @@ def open_member(
     progress: Progress | None,
     say: Callable[[str], None],
     platform: Platform = REAL,
+    tls: ssl.SSLContext | None = None,
 ) -> Opened:
     """Open the directory of a node of a cluster, repairing damaged entries from the others."""
     for _ in range(REPAIRS_MAX):
@@ -173,7 +177,7 @@ def open_member(
             )
             break
         except RottenEntryError as error:
-            mend(disk, path, members, error, say, platform)
+            mend(disk, path, members, error, say, platform, tls)
     else:
         raise DataError(
             f"{path}: more than {REPAIRS_MAX} damaged entries; the disk can't be trusted. "
@@ -199,11 +203,14 @@ def mend(
     error: RottenEntryError,
     say: Callable[[str], None],
     platform: Platform,
+    tls: ssl.SSLContext | None,
 ) -> None:
     """Take the entry from a peer and put it where the damage is; raises `error` if none has it."""
     say(f"{error}; asking the other nodes for entry {error.index}")
     hello = hello_of(disk, path, members, platform.time_ns())
-    entry = platform.fetch_entry(members.others, members.secret, hello, error.index, say=say)
+    entry = platform.fetch_entry(
+        members.others, members.secret, hello, error.index, say=say, tls=tls
+    )
     if entry is None:
         raise error
     identity = Identity(members.cluster_id, members.node_id)

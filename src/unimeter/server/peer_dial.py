@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from unimeter.server.peer_link import PeerLink
+from unimeter.server.tls import reason_of
 
 if TYPE_CHECKING:
     from unimeter.server.peers import Peers
@@ -71,10 +73,19 @@ class Dialler:
         """Connect `link`; the error if that fails."""
         try:
             async with asyncio.timeout(self._peers.timing.connect_seconds):
-                await self._peers.loop.create_connection(lambda: link, self.host, self.port)
+                await self._dial(link)
         except (OSError, TimeoutError) as error:
             return error
         return None
+
+    async def _dial(self, link: PeerLink) -> None:
+        loop, context = self._peers.loop, self._peers.dial_context
+        if context is None:
+            await loop.create_connection(lambda: link, self.host, self.port)
+        else:
+            await loop.create_connection(
+                lambda: link, self.host, self.port, ssl=context, server_hostname=self.host
+            )
 
     def _is_worth_another(self, link: PeerLink) -> bool:
         """The link has ended: whether it had worked, so that one dials again at once."""
@@ -118,6 +129,8 @@ def describe(error: BaseException) -> str:
     """A short reason."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {reason_of(error)} (do both nodes have peer_tls, and the same tls_ca?)"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

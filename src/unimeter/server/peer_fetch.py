@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -40,6 +41,7 @@ def fetch_entry(
     index: int,
     timeout: float = 10.0,
     say: Callable[[str], None] = lambda sentence: None,
+    tls: ssl.SSLContext | None = None,
 ) -> Entry | None:
     """The committed entry at `index` from the first peer that has it; None if none does.
 
@@ -54,7 +56,7 @@ def fetch_entry(
         if share <= 0:
             break
         try:
-            entry = _ask(node, place, secret, hello, index, time.monotonic() + share)
+            entry = _ask(node, place, secret, hello, index, time.monotonic() + share, tls)
         except (OSError, PeerProtocolError) as error:
             say(f"node {node} at {place[0]}:{place[1]} can't be asked: {describe(error)}")
             continue
@@ -71,8 +73,9 @@ def _ask(
     hello: PeerHello,
     index: int,
     deadline: float,
+    tls: ssl.SSLContext | None,
 ) -> Entry | None:
-    with socket.create_connection(place, timeout=_left(deadline)) as sock:
+    with _connect(place, deadline, tls) as sock:
         framer = PeerFramer(limits.PEER_HANDSHAKE_BYTES_MAX)
         _shake(sock, framer, secret, hello, node, deadline)
         framer.admit()
@@ -84,6 +87,17 @@ def _ask(
         if entry is not None and entry.index != index:
             raise PeerProtocolError(Fault.MALFORMED, f"entry {entry.index} instead of {index}")
         return entry
+
+
+def _connect(place: tuple[str, int], deadline: float, tls: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection(place, timeout=_left(deadline))
+    if tls is None:
+        return sock
+    try:
+        return tls.wrap_socket(sock, server_hostname=place[0])
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _shake(

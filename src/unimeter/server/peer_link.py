@@ -257,7 +257,7 @@ class PeerLink(asyncio.BufferedProtocol):
         if self.is_dialler and not self.is_up:
             return (
                 "it closed the connection during the handshake "
-                "(is the cluster's secret the same on both nodes?)"
+                "(is the cluster's secret the same on both nodes, and peer_tls?)"
             )
         return "it closed the connection" if exc is None else str(exc)
 

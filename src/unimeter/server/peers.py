@@ -32,18 +32,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unimeter import limits
 from unimeter.raft.messages import Entry, Message
+from unimeter.server.accepting import Acceptor, Mentions
 from unimeter.server.peer_codec import encode_fetch, encode_message
 from unimeter.server.peer_dial import Dialler
 from unimeter.server.peer_link import PeerLink
 from unimeter.server.peer_sending import Done, SnapshotReader
 from unimeter.server.peer_snapshots import Snapshots
 from unimeter.server.platform import REAL, Platform
+from unimeter.server.tls import Tls
 from unimeter.storage.incoming import Incoming
 from unimeter.wire.codec import Buffer
 from unimeter.wire.peer import (
@@ -139,11 +142,13 @@ class Peers:
         incoming: Incoming | None = None,
         timing: PeerTiming | None = None,
         platform: Platform = REAL,
+        tls: Tls | None = None,
     ) -> None:
         """`addresses` are the peers' (this node's own entry is ignored). Then `start`.
 
         `incoming` is where snapshots are received; without it they are refused. `secret` is
-        the cluster's, 16 bytes at least. `handler` is called from `start` on.
+        the cluster's, 16 bytes at least. `handler` is called from `start` on. `tls`: links
+        are encrypted, and both sides show a certificate.
         """
         check_secret(secret)
         self.loop, self.node_id, self.handler, self.say = loop, node_id, handler, say
@@ -154,7 +159,7 @@ class Peers:
         self.bytes_sent = self.bytes_received = 0
         self.messages_sent = self.messages_received = 0
         self.fetches_answered = 0
-        self._secret = secret
+        self._secret, self._tls = secret, tls
         self._process = int.from_bytes(self.entropy(8), "little")
         self._snapshots = Snapshots(self, incoming)
         self._out: dict[int, PeerLink] = {}  # usable, by peer
@@ -168,7 +173,7 @@ class Peers:
         self._refused_at: dict[int, float] = {}
         self._is_closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._listener: asyncio.AbstractServer | None = None
+        self._listener: asyncio.AbstractServer | Acceptor | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._faults = dict.fromkeys(Fault, 0)
         self._counts = dict.fromkeys(
@@ -179,14 +184,27 @@ class Peers:
 
     async def start(self, listening: socket.socket) -> None:
         """Accept peers on a bound socket, and dial all of them."""
-        self._listener = await self.loop.create_server(
-            lambda: PeerLink(self), sock=listening, backlog=BACKLOG
-        )
+        self._listener = await self._listen(listening)
         for dialler in self._diallers.values():
             task = self.loop.create_task(dialler.run())
             task.add_done_callback(self._dialler_ended)
             self._tasks.append(task)
         self._tick_handle = self.loop.call_later(self.timing.tick_seconds, self._tick)
+
+    async def _listen(self, listening: socket.socket) -> asyncio.AbstractServer | Acceptor:
+        tls, mentions = self._tls, Mentions(self.say, self.loop.time)
+        if tls is None:
+            return await self.loop.create_server(
+                lambda: PeerLink(self), sock=listening, backlog=BACKLOG
+            )
+        return Acceptor(
+            self.loop, listening, lambda: PeerLink(self), tls.peer_server_context, mentions
+        )
+
+    @property
+    def dial_context(self) -> ssl.SSLContext | None:
+        """What a peer is dialled with; None where links are not encrypted."""
+        return None if self._tls is None else self._tls.peer_client_context()
 
     async def close(self) -> None:
         """Close everything; what was sent still leaves, for a second at most."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -168,9 +169,10 @@ class Platform:
         hello: PeerHello,
         index: int,
         say: Callable[[str], None],
+        tls: ssl.SSLContext | None = None,
     ) -> Entry | None:
         """Ask the peers for one entry, before there is a loop; blocks for seconds."""
-        return fetch_entry(addresses, secret, hello, index, say=say)
+        return fetch_entry(addresses, secret, hello, index, say=say, tls=tls)
 
     webhook_pace = Pace()
     """How much webhooks send at a time, and how patiently."""

@@ -113,6 +113,8 @@ async def _serve(config: Config) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    with contextlib.suppress(AttributeError):  # a system without that signal
+        loop.add_signal_handler(signal.SIGHUP, lambda: server.reload(is_forced=True))
     loop.set_exception_handler(lambda loop, context: on_exception(server, context))
     _raise_file_limit()
     await server.start()

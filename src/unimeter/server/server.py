@@ -30,7 +30,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from unimeter.errors import InvalidInputError
-from unimeter.server.auth import Auth, check_bind
+from unimeter.server.accepting import Acceptor, Mentions
+from unimeter.server.auth import Auth, check_bind, read_admin_key
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
@@ -41,6 +42,7 @@ from unimeter.server.node import Node
 from unimeter.server.opening import Place, open_place, run_node
 from unimeter.server.pages import TEXT, Page
 from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
+from unimeter.server.tls import Tls
 
 if TYPE_CHECKING:
     from unimeter.server.tracing import Tracing
@@ -96,7 +98,9 @@ class Server:
         self.tracing: Tracing | None = None  # set before `start` by who wants spans
         self.site: Site | None = None  # none where the platform serves no HTTP
         self._metrics: Callable[[], Page] | None = None
-        self._listeners: list[asyncio.AbstractServer] = []
+        self.tls: Tls | None = None
+        self._mentions = Mentions(lambda sentence: self.say(sentence), platform.monotonic)
+        self._listeners: list[asyncio.AbstractServer | Acceptor] = []
         self._sockets: list[socket.socket] = []
         self._tick_handle: asyncio.TimerHandle | None = None
 
@@ -130,6 +134,9 @@ class Server:
         """Take the ports, open the directory, accept clients."""
         loop = asyncio.get_running_loop()
         config = self.config
+        if config.tls_cert:
+            self.tls = Tls(config, lambda sentence: self.say(sentence))
+        read_admin_key(config.admin_key_file)  # refused before anything is touched
         main = self.platform.take_port(config.bind, config.port, "port")
         self._sockets.append(main)
         try:
@@ -146,6 +153,8 @@ class Server:
             self.clients = Clients(loop, self.platform)
             self.clients.advertise = config.advertise
             self.clients.on_failure = self._failed
+            self.clients.on_tls_hello = self.met_tls
+            self.clients.on_administered = self.look_at_keys
             early = await self._turn_away(loop, main)
             self.node = await self._open()
             self.auth = self.clients.auth = self._make_auth()
@@ -153,7 +162,13 @@ class Server:
             self.node.tracing = self.tracing
             if self.members is not None and peers is not None:
                 self.cluster = Cluster(
-                    loop, self.members, self.node, self.clients, self.address, self.say
+                    loop,
+                    self.members,
+                    self.node,
+                    self.clients,
+                    self.address,
+                    self.say,
+                    self.tls if self.config.peer_tls else None,
                 )
                 await self.cluster.start(peers)
             self._metrics = metrics_page(self)
@@ -194,8 +209,12 @@ class Server:
         bound: socket.socket,
         protocol: Callable[[], asyncio.BaseProtocol],
     ) -> None:
-        listener = await loop.create_server(protocol, sock=bound, backlog=BACKLOG)
-        self._listeners.append(listener)
+        if self.tls is None:
+            listener = await loop.create_server(protocol, sock=bound, backlog=BACKLOG)
+            self._listeners.append(listener)
+        else:
+            context = self.tls.server_context
+            self._listeners.append(Acceptor(loop, bound, protocol, context, self._mentions))
 
     async def _open(self) -> Node:
         """Open the directory in a thread, so that /health is answered during replay."""
@@ -241,8 +260,17 @@ class Server:
             if self.site is not None:
                 self.site.keys_changed()
 
-    def met_tls(self) -> None:
+    def met_tls(self, address: str) -> None:
         """A client spoke TLS to a port that does not."""
+        sentence = f"{address or 'a client'} speaks TLS, and this node has no tls_cert"
+        self._mentions.mention("tls", sentence)
+
+    def reload(self, *, is_forced: bool = False) -> None:
+        """Read the files that may change while the node runs: certificates, and the key."""
+        if self.tls is not None:
+            self.tls.reload(is_forced=is_forced)
+        if self.config.admin_key_file and self.is_ready:
+            self.auth.reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: housekeeping of the node, and of clients that do not read."""
@@ -250,6 +278,7 @@ class Server:
         self.node.tick()
         self.clients.cut_off_stalled()
         self.clients.look_at_strangers()
+        self.reload()
         self.look_at_keys()
         if self.site is not None:
             self.site.tick()

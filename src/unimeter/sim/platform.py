@@ -78,6 +78,7 @@ class SimPlatform(Platform):
         hello: Any,
         index: int,
         say: Callable[[str], None],
+        tls: object = None,
     ) -> Entry | None:
         """Ask the others while nothing else moves: the real one blocks its process as well."""
         for node_id in sorted(addresses):

@@ -50,7 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
-        on_tls_hello: Callable[[], None] = lambda: None,
+        on_tls_hello: Callable[[str], None] = lambda address: None,
     ) -> None:
         """`on_tls_hello` is told of a client that speaks TLS where none is spoken."""
         super().__init__(config, server_state, {"connection": self}, loop)
@@ -91,7 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_new:
             self._is_new = False
             if data[0] == TLS_HELLO:
-                self._on_tls_hello()
+                self._on_tls_hello(self.client[0] if self.client else "")
                 self.transport.abort()
                 return
         if self._is_in_head:
