@@ -108,7 +108,8 @@ def test_systemd_itself_finds_no_fault_and_little_exposure(tmp_path: Path) -> No
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
     copy = tmp_path / "unimeter.service"
-    copy.write_text(UNIT.read_text().replace("/opt/unimeter/bin/unimeter", str(command)))
+    text = re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={command}", UNIT.read_text())
+    copy.write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False
     )
