@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from unimeter.control import Actor, AuditRecord, Delivery, Webhook, WebhookRecord
+from unimeter.keys import KeyRecord, Scope
 from unimeter.types import (
     AccountTotal,
     AggType,
@@ -109,6 +111,18 @@ def response(
     )
 
 
+KEY = KeyRecord("aaaabbbbcccc", "portal", (Scope.READ,), b"\1" * 32, b"\2" * 32, "acme")
+HOOK = WebhookRecord(
+    "wh_aaaabbbbcccc", "https://example.com/hook", "whsec_" + "A" * 43 + "=", ("acme",)
+)
+HELD = Webhook(
+    WebhookRecord(HOOK.id, HOOK.url, HOOK.secret, HOOK.accounts, start=2, created_ns=NOON),
+    Delivery(through=2, updated_ns=NOON),
+)
+SHOWN = Webhook(
+    WebhookRecord(HOOK.id, HOOK.url, "", HOOK.accounts, start=2, created_ns=NOON),
+    Delivery(4, (6,), {5: (3, NOON)}, 3, "status 503", 0, NOON),
+)
 ROUTES = [m.PartitionRoute(ADDRESS, [ADDRESS])] * 256
 CLUSTER_ID = bytes.fromhex("00112233445566778899aabbccddeeff")
 NODES = [
@@ -442,6 +456,43 @@ EXAMPLES = [
         P.TRANSFER_LEADER,
         m.ErrorReply(m.ErrorCode.INVALID_INPUT, "no node 9 in this cluster"),
         "TRANSFER_LEADER to a node that does not exist",
+    ),
+    request(2, m.KeyPut(KEY), "KEY_PUT request"),
+    response(2, P.KEY_PUT, m.Done(), "KEY_PUT response"),
+    request(2, m.KeyRevoke(KEY.id), "KEY_REVOKE request"),
+    request(2, m.KeyList(min_position=17), "KEY_LIST request"),
+    response(
+        2,
+        P.KEY_LIST,
+        m.KeyListReply(
+            [KeyRecord(KEY.id, KEY.name, KEY.scopes, b"", b"", KEY.account, None, NOON)]
+        ),
+        "KEY_LIST response, one key",
+    ),
+    request(2, m.WebhookPut(HOOK), "WEBHOOK_PUT request"),
+    response(2, P.WEBHOOK_PUT, m.WebhookPutReply(HELD), "WEBHOOK_PUT response"),
+    request(2, m.WebhookDelete(HOOK.id), "WEBHOOK_DELETE request"),
+    request(2, m.WebhookList(linearizable=True), "WEBHOOK_LIST request"),
+    response(2, P.WEBHOOK_LIST, m.WebhookListReply([SHOWN]), "WEBHOOK_LIST response, one webhook"),
+    request(2, m.WebhookControl(HOOK.id, m.WebhookAction.REPLAY, 2), "WEBHOOK_CONTROL request"),
+    request(2, m.AuditList(limit=1), "AUDIT_LIST request"),
+    response(
+        2,
+        P.AUDIT_LIST,
+        m.AuditListReply(
+            [
+                AuditRecord(
+                    16,
+                    NOON,
+                    Actor("ddddeeeeffff", "operations", "binary", "10.0.0.9"),
+                    "key.put",
+                    KEY.id,
+                    "done",
+                )
+            ],
+            more=True,
+        ),
+        "AUDIT_LIST response, one line and more before it",
     ),
     response(
         2,

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from hypothesis import strategies as st
 
+from unimeter.control import Actor, AuditRecord, Delivery, Webhook, WebhookRecord
+from unimeter.keys import KeyRecord, Scope
 from unimeter.types import (
     PARTITION_COUNT,
     AccountTotal,
@@ -24,6 +26,7 @@ from unimeter.types import (
 )
 from unimeter.wire import messages as m
 
+_CONTROLS = "".join(map(chr, [*range(32), 127]))
 U16 = st.integers(0, 2**16 - 1)
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
@@ -40,6 +43,107 @@ PAGE = {"cursor": CURSOR, "limit": U32}
 RANGE = {"start_ns": I64, "end_ns": I64}
 FILTERS = st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=3)
 PERIOD = st.none() | st.integers(1, 2**52).map(lambda n: timedelta(microseconds=n))
+
+# One line of Unicode, as the texts of administration are.
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=_CONTROLS), max_size=20)
+PLACE = st.integers(0, 2**53 - 1)
+HASH = st.binary(min_size=32, max_size=32)
+ACTOR = st.builds(Actor, key=LINE, name=LINE, via=LINE, address=LINE)
+SCOPES = st.lists(st.sampled_from(Scope), max_size=3).map(tuple)
+
+
+def _key(hashes: st.SearchStrategy[bytes]) -> st.SearchStrategy[KeyRecord]:
+    return st.builds(
+        KeyRecord,
+        id=LINE,
+        name=LINE,
+        scopes=SCOPES,
+        verifier=hashes,
+        portal_secret=hashes,
+        account=st.none() | ACCOUNT,
+        metric=st.none() | TEXT,
+        created_ns=U64,
+        revoked_ns=U64,
+    )
+
+
+def _webhook(secrets: st.SearchStrategy[str]) -> st.SearchStrategy[WebhookRecord]:
+    return st.builds(
+        WebhookRecord,
+        id=LINE,
+        url=LINE,
+        secret=secrets,
+        accounts=st.lists(ACCOUNT, max_size=3).map(tuple),
+        metrics=st.lists(TEXT, max_size=3).map(tuple),
+        start=st.none() | PLACE,
+        created_ns=U64,
+        state=st.sampled_from(["active", "paused"]),
+        paused_reason=LINE,
+    )
+
+
+DELIVERY = st.builds(
+    Delivery,
+    through=PLACE,
+    done=st.lists(PLACE, max_size=3).map(tuple),
+    attempts=st.dictionaries(PLACE, st.tuples(st.integers(0, 10**6), U64), max_size=3),
+    failures=st.integers(0, 10**6),
+    error=LINE,
+    epoch=PLACE,
+    updated_ns=U64,
+)
+ADMINISTRATION = st.one_of(
+    st.builds(m.KeyPut, record=_key(HASH)),
+    st.builds(m.KeyRevoke, id=LINE),
+    st.builds(m.KeyList, **READ),
+    st.builds(m.WebhookPut, record=_webhook(LINE)),
+    st.builds(m.WebhookDelete, id=LINE),
+    st.builds(m.WebhookList, **READ),
+    st.builds(
+        m.WebhookControl,
+        id=LINE,
+        action=st.sampled_from(m.WebhookAction),
+        after=PLACE,
+        reason=LINE,
+    ),
+    st.builds(m.AuditList, before=U64, limit=U64, **READ),
+)
+ADMINISTRATION_RESPONSE = st.one_of(
+    st.tuples(
+        st.just(m.PacketType.KEY_LIST),
+        st.builds(m.KeyListReply, st.lists(_key(st.just(b"")), max_size=3)),
+    ),
+    st.tuples(
+        st.just(m.PacketType.WEBHOOK_PUT),
+        st.builds(m.WebhookPutReply, st.builds(Webhook, _webhook(LINE), DELIVERY)),
+    ),
+    st.tuples(
+        st.just(m.PacketType.WEBHOOK_LIST),
+        st.builds(
+            m.WebhookListReply,
+            st.lists(st.builds(Webhook, _webhook(st.just("")), DELIVERY), max_size=3),
+        ),
+    ),
+    st.tuples(
+        st.just(m.PacketType.AUDIT_LIST),
+        st.builds(
+            m.AuditListReply,
+            st.lists(st.builds(AuditRecord, U64, U64, ACTOR, LINE, LINE, LINE), max_size=3),
+            st.booleans(),
+        ),
+    ),
+    st.tuples(
+        st.sampled_from(
+            [
+                m.PacketType.KEY_PUT,
+                m.PacketType.KEY_REVOKE,
+                m.PacketType.WEBHOOK_DELETE,
+                m.PacketType.WEBHOOK_CONTROL,
+            ]
+        ),
+        st.just(m.Done()),
+    ),
+)
 
 SCHEMA = st.builds(
     MetricSchema,
@@ -162,6 +266,7 @@ V2_REQUEST = st.one_of(
     st.builds(m.Members, account=ACCOUNT, metric_code=TEXT, at_ns=I64, **PAGE, **READ),
     st.builds(m.ClusterStatus),
     st.builds(m.TransferLeader, node_id=st.integers(0, 255)),
+    ADMINISTRATION,
 )
 
 
@@ -246,6 +351,7 @@ BREAKDOWN = st.integers(1, 4).flatmap(
 )
 
 V2_RESPONSE = st.one_of(
+    ADMINISTRATION_RESPONSE,
     st.tuples(
         st.just(m.PacketType.INGEST_SYNC),
         st.builds(
