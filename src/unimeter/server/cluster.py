@@ -29,6 +29,7 @@ from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarder, StandInTransport
 from unimeter.server.hashes import Hashes
 from unimeter.server.joining import Joining
+from unimeter.server.log import Notice
 from unimeter.server.members import Members
 from unimeter.server.mending import Mending
 from unimeter.server.peers import Peers
@@ -299,8 +300,8 @@ class Cluster:
         own = self.members.node_id
         if lead:
             self._last_lead = lead
-            self.say(f"{'this node leads' if lead == own else f'node {lead} leads'} "
-                     f"in term {self.node.replica.term}")  # fmt: skip
+            who, term = "this node" if lead == own else f"node {lead}", self.node.replica.term
+            self.say(Notice(f"{who} leads in term {term}", event="leader", leader=lead, term=term))
         self.forwarder.lead_changed(0 if lead == own else lead)
         if lead and lead != own:
             self._end_handovers(DoneReply(), float("inf"))
@@ -328,7 +329,8 @@ class Cluster:
         if self.node.leads and self.node.upkeep.is_short_of_disk:
             target = self.best_successor(self.standing.has_disk)
             if target:
-                self.say(f"the disk is full; node {target} is asked to lead")
+                text = f"the disk is full; node {target} is asked to lead"
+                self.say(Notice(text, event="disk_full", level="warning", target=target))
                 self.node.hand_over_lead(target)
 
     def _end_handovers(self, reply: Response, until: float) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unimeter.errors import DataError
+from unimeter.server.log import Notice
 from unimeter.server.members import Members
 
 if TYPE_CHECKING:
@@ -88,4 +89,5 @@ class Hashes:
             )
         if index not in self._doubted:
             self._doubted.add(index)
-            self.say(f"the replicas' states differ at entry {index}: {table}")
+            text = f"the replicas' states differ at entry {index}: {table}"
+            self.say(Notice(text, event="states_differ", level="error", index=index))

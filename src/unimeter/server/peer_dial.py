@@ -19,6 +19,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from unimeter.server.log import Notice
 from unimeter.server.peer_link import PeerLink
 from unimeter.server.tls import reason_of
 
@@ -103,7 +104,9 @@ class Dialler:
         now = self._peers.loop.time()
         if now - self._said_at >= self._peers.timing.mention_seconds:
             self._said_at = now
-            self._peers.say(f"peer {self.node_id} at {self.address} can't be reached: {reason}")
+            text = f"peer {self.node_id} at {self.address} can't be reached: {reason}"
+            peer, event = self.node_id, "peer_unreachable"
+            self._peers.say(Notice(text, event=event, level="warning", peer=peer, reason=reason))
 
     async def _pause(self, can_wake: bool) -> None:
         """Wait; `can_wake`: unless the peer, which was not there, shows itself."""

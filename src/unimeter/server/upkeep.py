@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unimeter import limits
+from unimeter.server.log import Notice
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.snapshots import SnapshotResult
 
@@ -149,7 +150,8 @@ class Upkeep:
         if snapshots.busy and self._clock() - self._snapshot_began > SNAPSHOT_SECONDS_MAX:
             snapshots.abandon()
             self.node.statistics.snapshots_failed += 1
-            self.node.host.notice("a snapshot did not end and was given up")
+            text = "a snapshot did not end and was given up"
+            self.node.host.notice(Notice(text, event="snapshot_failed", level="warning"))
 
     def _after_snapshot(self, result: SnapshotResult | None) -> None:
         """Note how a snapshot ended."""
@@ -159,7 +161,9 @@ class Upkeep:
         counts.snapshot_seconds.observe(result.seconds)
         if result.error:
             counts.snapshots_failed += 1
-            self.node.host.notice(f"snapshot at {result.index} failed: {result.error}")
+            text = f"snapshot at {result.index} failed: {result.error}"
+            failed = Notice(text, event="snapshot_failed", level="warning", index=result.index)
+            self.node.host.notice(failed)
             if result.rotten_index:
                 self.node.replica.log.note_rotten(result.rotten_index)
         else:
