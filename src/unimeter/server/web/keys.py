@@ -194,7 +194,8 @@ _ID = Param("id", "The key's id.", where="path", required=True, example="4fk2p9x
 
 ENDPOINTS = [
     Endpoint("POST", "/v1/session", log_in, None, "Log a browser in with a key", tag="keys",
-             body={"application/json": SessionBody}, answers={200: {"type": "object"}}),
+             body={"application/json": SessionBody},
+             answers={200: {"type": "object"}, 401: None, 429: None}),
     Endpoint("GET", "/v1/session", who_am_i, Scope.READ, "Who am I", tag="keys",
              answers={200: {"type": "object"}}, takes_portal=True),
     Endpoint("DELETE", "/v1/session", log_out, None, "Log a browser out", tag="keys",

@@ -234,7 +234,7 @@ ENDPOINTS = [
             params.limit_param(TAIL_MAX, 100),
             *params.LIST,
         ),
-        answers={200: rows_schema(_SEEN), 410: None},
+        answers={200: rows_schema(_SEEN), 404: None, 410: None},
     ),
     Endpoint(
         "GET",
@@ -253,7 +253,7 @@ ENDPOINTS = [
             params.FORMAT,
             *params.READ,
         ),
-        answers={200: _ALERTS},
+        answers={200: _ALERTS, 404: None},
         takes_portal=True,
     ),
 ]
