@@ -234,3 +234,9 @@ def test_what_a_follower_was_told_every_node_knows_also_after_a_kill(tmp_path: P
                 wait_until(lambda: [one.id for one in client.webhooks.list()] == [webhook])
                 (record,) = client.audit(linearizable=True)
                 assert (record.action, record.target) == ("webhook.put", webhook)
+        with Client(cluster.addresses, timeout=60) as client:
+            lead = client.status().leader
+            client.cluster.transfer_leader()
+            told = client.audit(linearizable=True)[0]
+            assert (told.action, told.actor.via) == ("leader.transfer", "binary")
+            assert told.target != str(lead)

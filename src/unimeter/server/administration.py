@@ -13,6 +13,7 @@ was changed meanwhile. Whose it is, the request says (`actor`), which the connec
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -135,9 +136,14 @@ def propose_progress(
 
 
 def note(node: Node, actor: Actor | None, action: str, target: str) -> None:
-    """Add a line to the trail for what is no change of the state. May be lost with the lead."""
+    """Add a line to the trail for what is no change of the state.
+
+    It may be lost: with the lead, or where nothing can be written. What it tells of does not
+    wait for it; a full disk is a reason to hand over the lead.
+    """
     body = entries.admin_body("note", actor or UNKNOWN, action=action, target=target)
-    node.propose(entries.ADMIN, body, lambda applied, index: None)
+    with suppress(BackpressureError):
+        node.propose(entries.ADMIN, body, lambda applied, index: None)
 
 
 def on_behalf(actor: Actor | None, kind: int, body: bytes) -> tuple[int, bytes]:

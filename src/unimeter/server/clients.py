@@ -30,6 +30,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unimeter import limits
+from unimeter.control import Actor
 from unimeter.errors import BackpressureError, InvalidInputError
 from unimeter.server.buffers import ReadBuffers
 from unimeter.server.connection import Connection
@@ -73,7 +74,9 @@ class Directory(Protocol):
     def lead_changed(self, lead: int) -> None:
         """Another node leads, or (0) none."""
 
-    def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
+    def transfer_leader(
+        self, node_id: int, done: Callable[[Response, int], None], actor: Actor | None
+    ) -> None:
         """Begin to hand leadership over; raises where there is no such node."""
 
     def complete_status(self, status: ClusterStatusReply) -> None:
@@ -304,11 +307,13 @@ class Clients:
         if not request.connection.is_gone:
             request.connection.take_again(request.frame)
 
-    def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
+    def transfer_leader(
+        self, node_id: int, done: Callable[[Response, int], None], actor: Actor | None = None
+    ) -> None:
         """Hand leadership to another node; `done` hears how it went."""
         if self.directory is None:
             raise InvalidInputError("this node is alone: nobody else can lead")
-        self.directory.transfer_leader(node_id, done)
+        self.directory.transfer_leader(node_id, done, actor)
 
     def complete_status(self, status: ClusterStatusReply) -> ClusterStatusReply:
         """What a node says of itself, and what the cluster knows of the others."""

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unimeter import limits
+from unimeter.control import Actor
 from unimeter.errors import DataError, InvalidInputError
 from unimeter.raft.messages import MSG_APP_RESP, MSG_SNAP, Entry, Message
 from unimeter.raft.storage import Compacted
+from unimeter.server import administration
 from unimeter.server.connection import Connection
 from unimeter.server.forward import Forwarder, StandInTransport
 from unimeter.server.hashes import Hashes
@@ -315,12 +317,15 @@ class Cluster:
             lead = self._last_lead if addresses.get(self._last_lead) else own
         return rows_of(addresses, lead, PARTITION_COUNT)
 
-    def transfer_leader(self, node_id: int, done: Callable[[Response, int], None]) -> None:
+    def transfer_leader(
+        self, node_id: int, done: Callable[[Response, int], None], actor: Actor | None = None
+    ) -> None:
         """Hand leadership to a node, 0: to the one that is furthest. Raises for a wrong id."""
         target = self._target(node_id)
         if target == self.members.node_id:
             done(DoneReply(), self.node.machine.applied)
             return
+        administration.note(self.node, actor, "leader.transfer", str(target))
         self._handovers.append((self.loop.time() + TRANSFER_SECONDS, done))
         self.node.hand_over_lead(target)
 

@@ -646,7 +646,7 @@ class Connection(asyncio.BufferedProtocol):
             return AlertsListReply([])
         self.node.statistics.requests_answered += 1
         if isinstance(request, TransferLeader):
-            self.clients.transfer_leader(request.node_id, done)
+            self.clients.transfer_leader(request.node_id, done, request.actor)
             return None
         if isinstance(request, ClusterStatus):
             return self.clients.complete_status(handlers.cluster_status(self.node))
