@@ -90,6 +90,7 @@ class Site:
             routes=[self._route(endpoint) for endpoint in self.endpoints],
             exception_handlers={HTTPException: self._no_route},
         )
+        self.app.router.redirect_slashes = False  # a path is what it is: else 404
         self._uvicorn = UvicornConfig(
             self.app,
             log_config=None,

@@ -49,8 +49,6 @@ export function moment(text) {
   return text ? text.slice(0, 19).replace("T", " ").replace("Z", "") : "—";
 }
 
-export const day = (text) => (text ? text.slice(0, 10) : "—");
-
 const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 
 // A period in words: the month that it is, or from when to when (UTC).
@@ -61,8 +59,12 @@ export function period(start, end) {
     return `${MONTHS[from.getUTCMonth()]} ${from.getUTCFullYear()}`;
   }
   if (Date.parse(end) - Date.parse(start) > 20 * 366 * 86400e3) return "all time";
-  const whole = start.slice(11, 19) === "00:00:00" && end.slice(11, 19) === "00:00:00";
-  return whole ? `${day(start)} to ${day(end)}` : `${moment(start)} to ${moment(end)}`;
+  if (start.includes("T00:00:00Z") && end.includes("T00:00:00Z")) {
+    const short = (at) => `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()].slice(0, 3)}`;
+    const until = new Date(end), isOneYear = from.getUTCFullYear() === until.getUTCFullYear();
+    return `${short(from)}${isOneYear ? "" : ` ${from.getUTCFullYear()}`} to ${short(until)} ${until.getUTCFullYear()}`;
+  }
+  return `${moment(start)} to ${moment(end)}`;
 }
 
 // Outcomes and aggregations in words: "unknown_metric" -> "unknown metric".

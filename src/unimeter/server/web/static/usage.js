@@ -88,6 +88,9 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
       soon(true);
       return;
     }
+    // The stream begins with the totals as they are; those have not moved.
+    const isNews = String(kept.total.value) !== String(change.value) || String(kept.total.count) !== String(change.count);
+    if (!isNews) return;
     for (const name of ["value", "count", "sum", "min", "max", "last", "start", "end"]) kept.total[name] = change[name];
     for (const figure of kept.figures) {
       write(figure, integer(change.value));
