@@ -73,11 +73,13 @@ from unimeter.types import (
     MetricSchema,
     OperationType,
     Outcome,
+    Overflow,
     Period,
     PeriodType,
     Refusal,
     Resolution,
     SeriesPoint,
+    TotalChange,
     UsageResult,
     scale,
     unscale,
@@ -89,6 +91,8 @@ if TYPE_CHECKING:
     from unimeter.client.aio import AsyncClient, Subscription
     from unimeter.client.blocking import Client
     from unimeter.client.surface import AlertStream
+    from unimeter.client.stream import Watch
+    from unimeter.client.subscription import AsyncWatch
     from unimeter.control import AuditRecord, Webhook
     from unimeter.embedded import Embedded as Embedded
     from unimeter.embedded import open as open
@@ -102,6 +106,7 @@ _LAZY = {
     "AlertStream": "unimeter.client.surface",
     "AsyncClient": "unimeter.client.aio",
     "AuditRecord": "unimeter.control",
+    "AsyncWatch": "unimeter.client.subscription",
     "Client": "unimeter.client.blocking",
     "Embedded": "unimeter.embedded",
     "KeyRecord": "unimeter.keys",
@@ -110,6 +115,8 @@ _LAZY = {
     "Server": "unimeter.server.server",
     "Subscription": "unimeter.client.aio",
     "Webhook": "unimeter.control",
+    "TLS": "unimeter.client.access",
+    "Watch": "unimeter.client.stream",
     "Window": "unimeter.wire.messages",
     "open": "unimeter.embedded",
 }
@@ -138,6 +145,8 @@ __all__ = [
     "AlertStream",
     # what is sent and answered
     "Event",
+    "Watch",
+    "AsyncWatch",
     "IngestResult",
     "Outcome",
     "Refusal",
@@ -158,6 +167,8 @@ __all__ = [
     "AlertRecord",
     "AccountTotal",
     "SeriesPoint",
+    "TotalChange",
+    "Overflow",
     # keys, webhooks, the trail
     "Scope",
     "NewKey",

@@ -34,16 +34,29 @@ from typing import Any, TypeVar
 from unimeter import limits
 from unimeter.client import checks
 from unimeter.client.core import Reply, decode
+from unimeter.client.feeds import Change
 from unimeter.client.outcomes import Tally
 from unimeter.client.retry import TIMEOUT_SECONDS, check_timeout
+from unimeter.client.stream import Watch
 from unimeter.client.surface import AlertStream, Surface
 from unimeter.control import Actor
 from unimeter.errors import BackpressureError, ClientError, DataError, UnimeterError
 from unimeter.server import handlers
 from unimeter.server.config import Config
 from unimeter.server.hosts import InlineHost
+from unimeter.server.live import Live, Total, interest_of
 from unimeter.server.opening import MEMORY, Progress, open_node
-from unimeter.types import Account, AlertRecord, Event, IngestResult
+from unimeter.server.watch_push import check_watch, place_of
+from unimeter.server.watcher import Batch, Place, Watcher
+from unimeter.types import (
+    Account,
+    AlertRecord,
+    Event,
+    IngestResult,
+    Overflow,
+    TotalChange,
+    from_ns,
+)
 from unimeter.wire.failures import exception_of
 from unimeter.wire.framer import RESPONSE_HEADER_BYTES
 from unimeter.wire.messages import (
@@ -58,10 +71,12 @@ from unimeter.wire.messages import (
     TransferLeader,
     WithActor,
 )
+from unimeter.wire.messages import Watch as WatchRequest
 from unimeter.wire.v2_ingest import encode_ingest
 
 _HERE = Actor(via="embedded")  # who changes something: this program
 PAGE_ALERTS = 256  # what a stream looks up at a time
+LOOK_SECONDS = 1.0  # between looks at the clock of a watch that waits
 T = TypeVar("T")
 
 
@@ -103,8 +118,10 @@ class Embedded(Surface):
         self._closed = False
         host = InlineHost()
         host.watchers.append(self._alerted)
+        host.on_changed = self._totals_changed
         self._host = host
         self._node = open_node(Config(data_dir=self._path, **options), host, progress)
+        self._live = Live(self._node)
 
     # --- life ----------------------------------------------------------------
 
@@ -164,6 +181,19 @@ class Embedded(Surface):
             self._check_usable()
             last = self._node.last_alert
         return EmbeddedAlertStream(self, request, last if request.after is None else request.after)
+
+    def _watch(self, request: WatchRequest, timeout: float | None) -> Watch:
+        check_watch(request)
+        with self._changed:
+            self._check_usable()
+            return EmbeddedWatch(self, request)
+
+    def _totals_changed(self, kind: int) -> None:
+        """An entry was applied while somebody watches totals."""
+        with self._changed:
+            if self._live.changes_catalog(kind):
+                self._live.rebuild(is_other_machine=False)
+            self._changed.notify_all()
 
     def _address(self) -> str:
         return self._path
@@ -292,3 +322,97 @@ class EmbeddedAlertStream(AlertStream):
     def offsets(self) -> dict[str, int]:
         """`position` in the form that `subscribe(since_offset=...)` takes."""
         return {self._meter._path: self._position}
+
+
+class EmbeddedWatch(Watch):
+    """Alerts and changed totals of this process's own node: gathered when they are asked for."""
+
+    def __init__(self, meter: Embedded, request: WatchRequest) -> None:
+        self._meter = meter
+        self._found: deque[tuple[Change, Place]] = deque()
+        self._closed = False
+        self._watcher = Watcher(
+            meter._live,
+            self,
+            interest_of(request.accounts, request.metrics, totals=request.totals),
+            wants_alerts=request.alerts,
+            place=place_of(request),
+            after=request.after,
+        )
+        self._place = self._watcher.place
+
+    def get(self, timeout: float | None = None) -> Change | None:
+        """The next item; None when `timeout` seconds passed or the stream is closed."""
+        until = None if timeout is None else time.monotonic() + timeout
+        changed = self._meter._changed
+        with changed:
+            while not self._closed and not self._meter._closed:
+                if self._found or self._look():
+                    item, self._place = self._found.popleft()
+                    return item
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                # A billing period ends without anybody's doing.
+                changed.wait(LOOK_SECONDS if left is None else min(left, LOOK_SECONDS))
+        return None
+
+    def _look(self) -> bool:
+        """Gather what is new; whether there is anything."""
+        live = self._meter._live
+        live.look_at_clock()
+        live.drain()
+        batch = self._watcher.collect()
+        for alert in batch.alerts:
+            place = Place(alert.position, batch.before.entry)
+            self._found.append((alert.record(self._meter._path), place))
+        last = len(batch.totals) - 1
+        for number, total in enumerate(batch.totals):
+            place = batch.place if number == last else batch.before
+            self._found.append((_change(total), place))
+        if batch.overflow:
+            self._found.append((Overflow(batch.place.entry), batch.place))
+        if not self._found:
+            self._place = batch.place
+        return bool(self._found)
+
+    def close(self) -> None:
+        """End the stream; safe from another thread."""
+        with self._meter._changed:
+            self._closed = True
+            self._watcher.close()
+            self._meter._changed.notify_all()
+
+    @property
+    def position(self) -> str:
+        """Where the stream stands."""
+        return str(self._place)
+
+    # --- the watcher's sink, which nobody serves here ---------------------------------
+
+    is_ready = False
+
+    def send(self, batch: Batch) -> None:
+        """Do nothing: batches are gathered by `get`."""
+
+    def beat(self, place: Place) -> None:
+        """Do nothing."""
+
+    def check(self) -> bool:
+        """Whoever has the directory may read it."""
+        return True
+
+    def end(self) -> None:
+        """Do nothing: closing the meter ends it."""
+
+
+def _change(total: Total) -> TotalChange:
+    return TotalChange(
+        total.account,
+        total.metric_code,
+        total.agg,
+        total.value,
+        from_ns(total.start_ns),
+        from_ns(total.end_ns),
+        total.position,
+    )

@@ -327,6 +327,35 @@ class AlertRecord:
 
 
 @dataclass(frozen=True)
+class TotalChange:
+    """The total of an account and a metric in its current billing period, after a change.
+
+    An absolute value: the newest one is all that counts. `position` is the log index that it
+    reflects.
+    """
+
+    account_id: Account
+    metric_code: str
+    agg_type: AggType
+    value: AggValue
+    period_start: datetime
+    period_end: datetime
+    position: int = 0
+
+    @property
+    def number(self) -> int:
+        """The one integer that the metric stands for."""
+        return self.value.number(self.agg_type)
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """More totals changed than were kept for a stream: read again what matters."""
+
+    position: int = 0
+
+
+@dataclass(frozen=True)
 class AccountTotal:
     """One line of the invoice run: an account of a metric and its total."""
 

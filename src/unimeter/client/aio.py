@@ -22,7 +22,9 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from unimeter.client import chance, checks
 from unimeter.client.async_surface import AsyncSurface
@@ -45,7 +47,7 @@ from unimeter.client.retry import (
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.sessions import Ticket
 from unimeter.client.streams import Link, LinkLost, Links
-from unimeter.client.subscription import Subscription
+from unimeter.client.subscription import AsyncWatch, LinkStream, Subscription
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
 from unimeter.types import (
     Account,
@@ -61,6 +63,7 @@ from unimeter.wire.messages import (
 )
 
 __all__ = ["AsyncClient", "Subscription"]
+from unimeter.wire.messages import Watch as WatchRequest
 
 BATCHES_AHEAD = 4  # of one divided call: enough to keep the server busy while one is encoded
 
@@ -99,7 +102,7 @@ class AsyncClient(AsyncSurface):
         )
         self._links = Links(self._core)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a place in a window
-        self._subscriptions: dict[Subscription, None] = {}  # oldest first
+        self._subscriptions: dict[LinkStream[Any], None] = {}  # oldest first
         self._closed = False
         self._pid = os.getpid()
 
@@ -191,6 +194,12 @@ class AsyncClient(AsyncSurface):
 
         async def work() -> None:
             for number, batch in todo:
+    async def _watch(self, request: WatchRequest, timeout: float | None) -> AsyncWatch:
+        self._check_usable()
+        watch = AsyncWatch(self._core, request, self._subscriptions)
+        await watch.start(self._deadline(timeout))
+        return watch
+
                 results[number] = await self._settle(batch, is_sync, deadline)
 
         await asyncio.gather(*(work() for _ in range(min(BATCHES_AHEAD, len(batches)))))

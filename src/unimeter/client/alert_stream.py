@@ -1,8 +1,8 @@
-"""A blocking subscription: alerts from a socket of its own, over any reconnect.
+"""A blocking stream: alerts or changes from a socket of its own, over any reconnect.
 
 The server pushes alerts in the order of their positions, missed ones first. The
-stream remembers the position of the last one it handed out and names it when it
-connects again, so nothing is lost; what comes with a position not above it is
+stream remembers (`feeds`) the place of the last item that it handed out and names it when it
+connects again, so nothing is lost; an alert with a position not above it is
 dropped, so nothing is repeated.
 
     connect ── enable(after=7) ──> 8, 9, (lost) ── enable(after=9) ──> 10, ...
@@ -23,11 +23,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any, TypeVar
 
 from unimeter.client.core import Core, Reply, decode
+from unimeter.client.feeds import AlertFeed, Change, Feed, WatchFeed
 from unimeter.client.pool import Pool
 from unimeter.client.retry import PING_SECONDS, PONG_SECONDS, RETRYABLE_CODES, TIMEOUT_SECONDS
+from unimeter.client.stream import Stream, Watch
 from unimeter.client.surface import AlertStream
 from unimeter.client.transport import AttemptError, Connection
 from unimeter.errors import ConnectionError, ServerError
@@ -36,31 +38,30 @@ from unimeter.wire import v2
 from unimeter.wire.failures import exception_of
 from unimeter.wire.framer import ResponseFrame
 from unimeter.wire.messages import (
-    AlertPush,
     AlertPushEnable,
-    AlertPushReply,
     ErrorReply,
-    PacketType,
     PartitionMap,
     ProtocolError,
 )
+from unimeter.wire.messages import Watch as WatchRequest
+
+T = TypeVar("T")
 
 
-class SocketAlertStream(AlertStream):
-    """Alerts from a node. One thread iterates; any thread may close."""
+class SocketStream(Stream[T]):
+    """Items from a node. One thread iterates; any thread may close."""
 
     def __init__(
         self,
         core: Core,
         lock: threading.Condition,
         pool: Pool,
-        request: AlertPushEnable,
-        on_close: Callable[[SocketAlertStream], None],
+        feed: Feed[T],
+        on_close: Callable[[SocketStream[Any]], None],
     ) -> None:
         self._core, self._lock, self._pool = core, lock, pool
         self._on_close = on_close
-        self._request = request
-        self._position = request.after or 0
+        self._feed = feed
         self._connection: Connection | None = None
         self._address = ""
         self._avoid = ""  # where the stream was lost
@@ -74,8 +75,8 @@ class SocketAlertStream(AlertStream):
         if not self._connect(deadline):
             raise ConnectionError("no node confirmed the subscription in time")
 
-    def get(self, timeout: float | None = None) -> AlertRecord | None:
-        """The next alert; None when `timeout` seconds passed or the stream is closed."""
+    def get(self, timeout: float | None = None) -> T | None:
+        """The next item; None when `timeout` seconds passed or the stream is closed."""
         until = math.inf if timeout is None else time.monotonic() + timeout
         while not self._closed.is_set():
             try:
@@ -103,17 +104,8 @@ class SocketAlertStream(AlertStream):
             connection.close()
         self._on_close(self)
 
-    @property
-    def position(self) -> int:
-        """Position of the last alert handed out."""
-        return self._position
-
-    def offsets(self) -> dict[str, int]:
-        """`position` in the form that `subscribe(since_offset=...)` takes."""
-        return {self._address: self._position}
-
-    def _receive(self, connection: Connection, until: float) -> AlertRecord | None:
-        """The alert in the next frame; None if the frame holds something else."""
+    def _receive(self, connection: Connection, until: float) -> T | None:
+        """The item in the next frame; None if the frame holds something else."""
         began = time.monotonic()
         patience = PING_SECONDS + PONG_SECONDS * bool(self._ping) - self._quiet
         try:
@@ -137,16 +129,12 @@ class SocketAlertStream(AlertStream):
         elif self._quiet >= PING_SECONDS + PONG_SECONDS:
             raise ConnectionResetError(f"{connection.address} is silent")
 
-    def _take(self, frame: ResponseFrame) -> AlertRecord | None:
-        if not frame.is_push or frame.status != PacketType.ALERT_PUSH:
+    def _take(self, frame: ResponseFrame) -> T | None:
+        if not frame.is_push or frame.status not in self._feed.pushes:
             self._take_map(frame)
             return None
-        push = v2.decode_push(frame.status, frame.payload)[1]
-        assert isinstance(push, AlertPush)
-        if push.alert.position <= self._position:
-            return None
-        self._position = push.alert.position
-        return push.alert.record(self._address)
+        taken = self._feed.take(frame, self._address)
+        return None if taken is None else taken[0]
 
     def _take_map(self, frame: ResponseFrame) -> None:
         """News of who leads; raise OSError if this node does not know and another may."""
@@ -176,30 +164,28 @@ class SocketAlertStream(AlertStream):
         return False
 
     def _enable(self, until: float) -> None:
-        """Ask for what follows the last alert handed out, on a new connection."""
+        """Ask for what follows the last item handed out, on a new connection."""
         with self._lock:
             step = self._core.stream_attempt(time.monotonic(), until, self._avoid)
         self._address = step.address
         self._connection = connection = self._pool.open_connection(step)
-        packet_type, payload = v2.encode_request(self._request)
+        packet_type, payload = v2.encode_request(self._feed.request())
         request_id = connection.send(packet_type, payload, step.until)
         while (frame := connection.receive(step.until, step.silence)).request_id != request_id:
             # The server confirms before it pushes; anything else here is about routes.
-            if frame.is_push and frame.status == PacketType.ALERT_PUSH:
-                raise ProtocolError("an alert came before the subscription was confirmed")
+            if frame.is_push and frame.status in self._feed.pushes:
+                raise ProtocolError("an item came before the stream was confirmed")
         response = decode(packet_type, Reply(frame.status, frame.payload))[1]
         if isinstance(response, ErrorReply):
             if response.code in RETRYABLE_CODES:
                 raise AttemptError(response.text, False)
             self.close()
             raise exception_of(response)
-        if not isinstance(response, AlertPushReply):
+        if self._feed.confirmed(response) is None:
             raise ServerError(f"unexpected reply to a subscription: {response!r}")
         with self._lock:
             self._core.router.answered(self._address)
         self._failures, self._avoid = 0, ""
-        self._position = max(self._position, response.after)
-        self._request = replace(self._request, after=self._position)
 
     def _drop(self) -> None:
         """The connection is of no use any more."""
@@ -211,8 +197,45 @@ class SocketAlertStream(AlertStream):
         self._avoid = self._address
         self._quiet, self._ping = 0.0, 0
         self._failures += 1
-        self._request = replace(self._request, after=self._after())
 
-    def _after(self) -> int | None:
-        """Where to go on: None only as long as no server has said where "now" is."""
-        return self._request.after if self._request.after is None else self._position
+
+class SocketAlertStream(SocketStream[AlertRecord], AlertStream):
+    """Alerts from a node."""
+
+    def __init__(
+        self,
+        core: Core,
+        lock: threading.Condition,
+        pool: Pool,
+        request: AlertPushEnable,
+        on_close: Callable[[SocketStream[Any]], None],
+    ) -> None:
+        super().__init__(core, lock, pool, AlertFeed(request), on_close)
+
+    @property
+    def position(self) -> int:
+        """Position of the last alert handed out."""
+        return int(self._feed.place)
+
+    def offsets(self) -> dict[str, int]:
+        """`position` in the form that `subscribe(since_offset=...)` takes."""
+        return {self._address: self.position}
+
+
+class SocketWatch(SocketStream[Change], Watch):
+    """Alerts and changed totals from a node."""
+
+    def __init__(
+        self,
+        core: Core,
+        lock: threading.Condition,
+        pool: Pool,
+        request: WatchRequest,
+        on_close: Callable[[SocketStream[Any]], None],
+    ) -> None:
+        super().__init__(core, lock, pool, WatchFeed(request), on_close)
+
+    @property
+    def position(self) -> str:
+        """Where the stream stands."""
+        return str(self._feed.place)

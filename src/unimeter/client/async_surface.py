@@ -16,7 +16,8 @@ from unimeter.client import admin_questions, chance, checks, questions
 from unimeter.client.async_administration import AsyncKeys, AsyncWebhooks
 from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
-from unimeter.client.subscription import Subscription
+from unimeter.client.stream import watch_request
+from unimeter.client.subscription import AsyncWatch, Subscription
 from unimeter.control import AuditRecord
 from unimeter.types import (
     Account,
@@ -53,6 +54,7 @@ from unimeter.wire.messages import (
     UsageReply,
     Window,
 )
+from unimeter.wire.messages import Watch as WatchRequest
 
 R = TypeVar("R", bound=Response)
 P = TypeVar("P", bound=Page)
@@ -88,6 +90,34 @@ class AsyncSurface(ABC):
         self, request: AlertPushEnable, buffer_size: int, timeout: float | None
     ) -> Subscription:
         """Open a stream of alerts."""
+
+    @abstractmethod
+    async def _watch(self, request: WatchRequest, timeout: float | None) -> AsyncWatch:
+        """Open a stream of alerts and changed totals."""
+
+    async def watch(
+        self,
+        *,
+        accounts: Iterable[Account] = (),
+        metrics: Iterable[str] = (),
+        alerts: bool = True,
+        totals: bool = True,
+        after: str | int | None = None,
+        interval: float = 0.0,
+        timeout: float | None = None,
+    ) -> AsyncWatch:
+        """Return a stream of alerts and of totals as they change, over any reconnect.
+
+        Each alert comes once and in order. A total is that of the current billing period, and
+        comes with its newest value: what changed ten times between two messages comes once.
+        A stream that names accounts begins with their totals. Nothing named = everything, up
+        to a bound past which an `Overflow` says to read again. `after` is what
+        `AsyncWatch.position` gave in an earlier process. `interval` is the least time between
+        two messages, in seconds; `timeout` holds for the beginning. What is not taken waits at
+        the server.
+        """
+        request = watch_request(accounts, metrics, alerts, totals, after, interval)
+        return await self._watch(request, timeout)
 
     @abstractmethod
     def _address(self) -> str:

@@ -23,10 +23,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from unimeter.client import chance, checks
-from unimeter.client.alert_stream import SocketAlertStream
+from unimeter.client.access import TLS, Access
+from unimeter.client.alert_stream import SocketAlertStream, SocketStream, SocketWatch
 from unimeter.client.core import (
     Answer,
     Batch,
@@ -48,11 +51,13 @@ from unimeter.client.retry import (
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.sessions import Ticket
 from unimeter.client.surface import AlertStream, Surface
+from unimeter.client.stream import Watch
 from unimeter.client.transport import AttemptError
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
 from unimeter.types import Account, DeliveryMode, Event, IngestResult
 from unimeter.wire.messages import AlertPushEnable, PartitionMap, Request, Response
 
+from unimeter.wire.messages import Watch as WatchRequest
 WINDOW_WAIT_SECONDS = 0.05  # between looks at the deadline while every window is full
 
 
@@ -86,7 +91,7 @@ class Client(Surface):
         )
         self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
         self._pool = Pool(self._core, self._lock)
-        self._streams: dict[SocketAlertStream, None] = {}  # oldest first
+        self._streams: dict[SocketStream[Any], None] = {}  # oldest first
         self._closed = False
         self._pid = os.getpid()
 
@@ -164,7 +169,7 @@ class Client(Surface):
             self._streams[stream] = None
         return stream
 
-    def _forget(self, stream: SocketAlertStream) -> None:
+    def _forget(self, stream: SocketStream[Any]) -> None:
         with self._lock:
             self._streams.pop(stream, None)
 
@@ -179,6 +184,16 @@ class Client(Surface):
         else:
             events = [events[index] for index in indexes]
         with self._lock:
+        self._start(stream, timeout)
+        return stream
+
+    def _watch(self, request: WatchRequest, timeout: float | None) -> Watch:
+        self._check_usable()
+        stream = SocketWatch(self._core, self._lock, self._pool, request, self._forget)
+        self._start(stream, timeout)
+        return stream
+
+    def _start(self, stream: SocketStream[Any], timeout: float | None) -> None:
             return self._core.plan(events, indexes, time.time_ns())
 
     def _send_batch(self, batch: Batch, is_sync: bool, deadline: float) -> Answer:

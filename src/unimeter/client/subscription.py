@@ -1,7 +1,7 @@
-"""An asyncio subscription: alerts over any reconnect, each once and in order.
+"""An asyncio stream: alerts or changes over any reconnect, alerts each once and in order.
 
 The same contract as the blocking `alert_stream`, on a link of its own. The
-position of the last alert received is named again at every reconnect, and what
+place of the last item received (`feeds`) is named again at every reconnect, and an alert that
 is not above it is dropped.
 
     link ─ push ─> inbox (buffer_size) ─> async for
@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from unimeter.client.core import Core, Send, decode
+from unimeter.client.feeds import AlertFeed, Change, Feed, WatchFeed
 from unimeter.client.retry import PING_SECONDS, PONG_SECONDS, RETRYABLE_CODES, TIMEOUT_SECONDS
 from unimeter.client.streams import Link, LinkLost, open_link
 from unimeter.errors import ConnectionError, InvalidInputError, ServerError, UnimeterError
@@ -30,33 +31,29 @@ from unimeter.types import AlertRecord
 from unimeter.wire import v2
 from unimeter.wire.failures import exception_of
 from unimeter.wire.framer import ResponseFrame
-from unimeter.wire.messages import (
-    AlertPush,
-    AlertPushEnable,
-    AlertPushReply,
-    ErrorReply,
-    PacketType,
-    PartitionMap,
-)
+from unimeter.wire.messages import AlertPushEnable, ErrorReply, PartitionMap
+from unimeter.wire.messages import Watch as WatchRequest
+
+T = TypeVar("T")
+WATCH_ITEMS = 64  # received and not taken; then nothing more is read
 
 
-class Subscription:
-    """A stream of alerts. Iterate with ``async for``; `close()` ends the iteration."""
+class LinkStream(Generic[T]):
+    """A stream of items. Iterate with ``async for``; `close()` ends the iteration."""
 
     def __init__(
         self,
         core: Core,
-        request: AlertPushEnable,
+        feed: Feed[T],
         buffer_size: int,
-        known: dict[Subscription, None],
+        known: dict[LinkStream[Any], None],
     ) -> None:
         if isinstance(buffer_size, bool) or not isinstance(buffer_size, int) or buffer_size < 1:
             raise InvalidInputError(f"buffer_size must be an int from 1 up, not {buffer_size!r}")
-        self._core, self._request, self._known = core, request, known
+        self._core, self._feed, self._known = core, feed, known
         self._buffer_size = buffer_size
-        self._inbox: deque[AlertRecord] = deque()
-        self._received = request.after or 0  # position of the last alert put into the inbox
-        self._position = self._received  # of the last one handed out
+        self._inbox: deque[tuple[T, Any]] = deque()
+        self._place = feed.place  # once the last item handed out was handled
         self._address = ""
         self._avoid = ""  # where the link was lost
         self._link: Link | None = None
@@ -68,10 +65,10 @@ class Subscription:
 
     # --- use -----------------------------------------------------------------
 
-    def __aiter__(self) -> Subscription:
+    def __aiter__(self) -> LinkStream[T]:
         return self
 
-    async def __anext__(self) -> AlertRecord:
+    async def __anext__(self) -> T:
         while not self._inbox:
             if self._closed:
                 raise StopAsyncIteration
@@ -79,27 +76,17 @@ class Subscription:
                 raise self._error
             self._news.clear()
             await self._news.wait()
-        record = self._inbox.popleft()
-        self._position = record.position
+        item, self._place = self._inbox.popleft()
         if self._link is not None and len(self._inbox) < self._buffer_size:
             self._link.resume_reading()
-        return record
-
-    @property
-    def position(self) -> int:
-        """Position of the last alert handed out; `subscribe(after=...)` goes on from it."""
-        return self._position
-
-    def offsets(self) -> dict[str, int]:
-        """`position` in the form that `subscribe(since_offset=...)` takes."""
-        return {self._address: self._position}
+        return item
 
     def dropped(self) -> int:
         """Always 0: a slow consumer slows the stream and loses nothing."""
         return 0
 
     async def close(self) -> None:
-        """End the subscription. Alerts already received can still be taken."""
+        """End the stream. Items already received can still be taken."""
         if self._closed:
             return
         self._closed = True
@@ -110,9 +97,6 @@ class Subscription:
         if self._link is not None:
             self._link.abort("the subscription was closed")
         self._news.set()
-
-    async def __aenter__(self) -> Subscription:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -185,13 +169,13 @@ class Subscription:
                 await asyncio.sleep(self._core.pause_after(failures))
 
     async def _enable(self, step: Send) -> None:
-        """Ask for what follows the last alert received, on a new link."""
+        """Ask for what follows the last item received, on a new link."""
         self._lost.clear()
         self._address = step.address
         self._link = link = await open_link(self._core, step, self._take, self._lost.set)
-        packet_type, payload = v2.encode_request(self._request)
-        # Alerts that come together with the reply are taken before it: they move the request on.
-        is_from_now = self._request.after is None
+        packet_type, payload = v2.encode_request(self._feed.request())
+        # Items that come together with the reply are taken before it: they move the request on.
+        is_from_now = self._feed.is_from_now
         reply = await link.exchange(packet_type, payload, step.until, step.silence)
         response = decode(packet_type, reply)[1]
         if isinstance(response, ErrorReply):
@@ -199,29 +183,79 @@ class Subscription:
             if response.code in RETRYABLE_CODES:
                 raise LinkLost(response.text, False)
             raise exception_of(response)
-        if not isinstance(response, AlertPushReply):
+        place = self._feed.confirmed(response)
+        if place is None:
             raise ServerError(f"unexpected reply to a subscription: {response!r}")
         self._core.router.answered(step.address)
         self._avoid = ""
         if is_from_now:
-            self._position = max(self._position, response.after)
-        self._received = max(self._received, response.after)
-        self._request = replace(self._request, after=self._received)
+            self._place = place
 
     def _take(self, frame: ResponseFrame) -> None:
         """A push arrived."""
-        if frame.status != PacketType.ALERT_PUSH:
+        if frame.status not in self._feed.pushes:
             knows_leader = self._core.on_push(frame.status, frame.payload, self._address)
             if not knows_leader and self._link is not None and self._core.has_alternative():
                 self._link.abort("it knows no leader")
             return
-        push = v2.decode_push(frame.status, frame.payload)[1]
-        assert isinstance(push, AlertPush)
-        if push.alert.position <= self._received:
+        taken = self._feed.take(frame, self._address)
+        if taken is None:
+            self._mark()
             return
-        self._received = push.alert.position
-        self._request = replace(self._request, after=self._received)
-        self._inbox.append(push.alert.record(self._address))
+        self._inbox.append(taken)
         self._news.set()
         if len(self._inbox) >= self._buffer_size and self._link is not None:
             self._link.pause_reading()
+
+    def _mark(self) -> None:
+        """The stream stands further on, without an item: true once all items are handed out."""
+        if not self._inbox:
+            self._place = self._feed.place
+
+
+class Subscription(LinkStream[AlertRecord]):
+    """A stream of alerts."""
+
+    def __init__(
+        self,
+        core: Core,
+        request: AlertPushEnable,
+        buffer_size: int,
+        known: dict[LinkStream[Any], None],
+    ) -> None:
+        super().__init__(core, AlertFeed(request), buffer_size, known)
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    @property
+    def position(self) -> int:
+        """Position of the last alert handed out; `subscribe(after=...)` goes on from it."""
+        return int(self._place)
+
+    def offsets(self) -> dict[str, int]:
+        """`position` in the form that `subscribe(since_offset=...)` takes."""
+        return {self._address: self.position}
+
+
+class AsyncWatch(LinkStream[Change]):
+    """Alerts, each once and in order, and totals as they change."""
+
+    def __init__(
+        self,
+        core: Core,
+        request: WatchRequest,
+        known: dict[LinkStream[Any], None],
+    ) -> None:
+        super().__init__(core, WatchFeed(request), WATCH_ITEMS, known)
+
+    async def __aenter__(self) -> AsyncWatch:
+        return self
+
+    @property
+    def position(self) -> str:
+        """Where the stream stands: ``client.watch(after=...)`` goes on behind it.
+
+        Save it after handling an item. It is also the id of ``GET /v1/stream``.
+        """
+        return str(self._place)

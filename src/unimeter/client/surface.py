@@ -27,6 +27,7 @@ from unimeter.client import admin_questions, chance, checks, questions
 from unimeter.client.administration import Keys, Webhooks
 from unimeter.client.core import CreatedInDoubtError
 from unimeter.client.questions import FilterValues, Page, Paged
+from unimeter.client.stream import Stream, Watch, watch_request
 from unimeter.control import AuditRecord
 from unimeter.types import (
     Account,
@@ -63,30 +64,14 @@ from unimeter.wire.messages import (
     UsageReply,
     Window,
 )
+from unimeter.wire.messages import Watch as WatchRequest
 
 R = TypeVar("R", bound=Response)
 P = TypeVar("P", bound=Page)
 
 
-class AlertStream(ABC):
+class AlertStream(Stream[AlertRecord]):
     """Alerts as they happen. Iterate; `close()` ends the iteration."""
-
-    def __iter__(self) -> Iterator[AlertRecord]:
-        return self
-
-    def __next__(self) -> AlertRecord:
-        record = self.get()
-        if record is None:
-            raise StopIteration
-        return record
-
-    @abstractmethod
-    def get(self, timeout: float | None = None) -> AlertRecord | None:
-        """The next alert; None when `timeout` seconds passed or the stream is closed."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the subscription; safe from another thread."""
 
     @property
     @abstractmethod
@@ -103,9 +88,6 @@ class AlertStream(ABC):
 
     def __enter__(self) -> AlertStream:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Surface(ABC):
@@ -133,6 +115,33 @@ class Surface(ABC):
     @abstractmethod
     def _subscribe(self, request: AlertPushEnable, timeout: float | None) -> AlertStream:
         """Open a stream of alerts."""
+
+    @abstractmethod
+    def _watch(self, request: WatchRequest, timeout: float | None) -> Watch:
+        """Open a stream of alerts and changed totals."""
+
+    def watch(
+        self,
+        *,
+        accounts: Iterable[Account] = (),
+        metrics: Iterable[str] = (),
+        alerts: bool = True,
+        totals: bool = True,
+        after: str | int | None = None,
+        interval: float = 0.0,
+        timeout: float | None = None,
+    ) -> Watch:
+        """Return a stream of alerts and of totals as they change, over any reconnect.
+
+        Each alert comes once and in order. A total is that of the current billing period, and
+        comes with its newest value: what changed ten times between two messages comes once.
+        A stream that names accounts begins with their totals. Nothing named = everything, up
+        to a bound past which an `Overflow` says to read again. `after` is what
+        `Watch.position` gave in an earlier process. `interval` is the least time between two
+        messages, in seconds; `timeout` holds for the beginning.
+        """
+        request = watch_request(accounts, metrics, alerts, totals, after, interval)
+        return self._watch(request, timeout)
 
     @abstractmethod
     def _address(self) -> str:

@@ -71,6 +71,7 @@ class InlineHost:
     def __init__(self) -> None:
         self.replies: list[tuple[int, bytes]] = []
         self.watchers: list[Callable[[int, int], None]] = []
+        self.on_changed: Callable[[int], None] = lambda kind: None
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Do nothing: the caller runs the turn itself."""
@@ -105,7 +106,8 @@ class InlineHost:
         """Do nothing: an inline node looks at each question."""
 
     def changed(self, kind: int) -> None:
-        """Do nothing: whoever watches looks when asked."""
+        """Tell whoever watches totals."""
+        self.on_changed(kind)
 
     def replaced(self) -> None:
         """Do nothing: an inline node has no peers."""

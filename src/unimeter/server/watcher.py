@@ -142,6 +142,8 @@ class Watcher:
         self._joined = live.node.machine.applied  # what came later is followed
         if not interest.totals:
             self.hold = 0
+        elif place is None and not interest.accounts:
+            self.index = self._joined  # there is nothing to begin with
 
     @property
     def wants_totals(self) -> bool:
@@ -248,11 +250,12 @@ class Watcher:
                 if starts.get(pair[1], 0) > then or _has_events(node.events, pair, first, position)
             ]
 
+        self._is_scanning = True  # first: an inline host has the result before this returns
         try:
             node.host.aside(work, self._scanned(pairs))
         except BackpressureError:
+            self._is_scanning = False
             return False
-        self._is_scanning = True
         return True
 
     def _scanned(self, pairs: list[Pair]) -> Callable[[Any], None]:
