@@ -62,6 +62,22 @@ id = ["source", "id"]
 time = "data.at"
 where = { "data.status" = "done" }
 
+[[cloudevents]]
+match = "regions then plain"
+metric = "regions"
+
+[[cloudevents]]
+match = "regions then plain"
+metric = "plain"
+
+[[cloudevents]]
+match = "plain then regions"
+metric = "plain"
+
+[[cloudevents]]
+match = "plain then regions"
+metric = "regions"
+
 [[lago]]
 match = "named_seats"
 metric = "seats"

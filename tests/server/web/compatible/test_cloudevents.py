@@ -229,3 +229,23 @@ def test_a_mapping_says_where_account_id_and_time_are(mapped: Meter) -> None:
     )
     assert sent(mapped, batch(extended))["outcomes"] == ["stored"]
     assert mapped.total(account, "plain").sum == 7
+
+
+@pytest.mark.parametrize("kind", ["regions then plain", "plain then regions"])
+def test_an_item_that_feeds_two_metrics_has_the_outcome_that_needs_attention(
+    mapped: Meter, kind: str
+) -> None:
+    account = mapped.account()
+    answer = sent(mapped, batch(event("1", kind, account, {"region": "mars", "value": 5})))
+    assert answer["outcomes"] == ["dimension_not_allowed"]
+    assert [(one["index"], one["metric"]) for one in answer["refusals"]] == [(0, "regions")]
+    assert (answer["stored"], answer["refused"]) == (0, 1)
+    assert mapped.total(account, "plain").sum == 5, (
+        "what the meter itself refuses is for one metric"
+    )
+    sent(mapped, batch(event("2", "plain", account, {"value": 7})))
+    again = batch(event("2", kind, account, {"region": "eu", "value": 7}))
+    assert sent(mapped, again)["outcomes"] == ["stored"], "new to one of them"
+    assert sent(mapped, again)["outcomes"] == ["duplicate"]
+    assert mapped.total(account, "plain").sum == 12
+    assert mapped.total(account, "regions").sum == 7
