@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 ASKED_MAX = 10_000  # spans of requests under way; more are not begun
 LINKS_MAX = 64  # of one entry
-SENT_LAST_SECONDS = 3.0  # for what is left at the end
+SEND_SECONDS = 3.0  # for one batch of spans with its repetitions, where the environment is silent
 _ON = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_TIMEOUTS = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
 
 
 def is_wanted(environment: Mapping[str, str]) -> bool:
@@ -64,7 +65,9 @@ def from_environment(
         say(Notice(text, event="tracing", level="warning"))
         return None
     found = Tracing(config)
-    found.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    is_given = any(environment.get(name) for name in _TIMEOUTS)
+    exporter = OTLPSpanExporter(timeout=None if is_given else SEND_SECONDS)
+    found.provider.add_span_processor(BatchSpanProcessor(exporter))
     say(Notice("traces are sent by OTLP", event="tracing"))
     return found
 
@@ -75,19 +78,19 @@ class Tracing:
     def __init__(self, config: Config) -> None:
         """Give `provider` a processor before anything is to be seen."""
         from opentelemetry import propagate, trace
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
 
-        own = {"service.version": VERSION, "service.instance.id": str(config.node_id)}
+        own = {
+            "service.name": "unimeter",
+            "service.version": VERSION,
+            "service.instance.id": str(config.node_id),
+        }
         if config.cluster_id:
             own["service.namespace"] = config.cluster_id
-        # Named here and by OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES: the environment wins.
-        named = Resource.create()
-        if str(named.attributes.get("service.name", "")).startswith("unknown_service"):
-            own["service.name"] = "unimeter"
-        own = {key: value for key, value in own.items() if key == "service.name"
-               or key not in named.attributes}  # fmt: skip
-        self.provider = TracerProvider(resource=named.merge(Resource(own)))
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
+        resource = Resource.create(own).merge(OTELResourceDetector().detect())
+        self.provider = TracerProvider(resource=resource)
         self._tracer = self.provider.get_tracer("unimeter", VERSION)
         self._trace, self._textmap = trace, propagate.get_global_textmap()
         self._asked: dict[tuple[int, int], Any] = {}  # spans by (slot, request id)
@@ -193,6 +196,5 @@ class Tracing:
     # --- the end -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
-        self.provider.force_flush(int(SENT_LAST_SECONDS * 1000))
+        """Send what is left; takes SEND_SECONDS where nobody takes it."""
         self.provider.shutdown()
