@@ -87,12 +87,13 @@ from unimeter.types import (
 from unimeter.version import VERSION
 
 if TYPE_CHECKING:
+    from unimeter.client.access import TLS
     from unimeter.client.admin_questions import NewKey
     from unimeter.client.aio import AsyncClient, Subscription
     from unimeter.client.blocking import Client
-    from unimeter.client.surface import AlertStream
     from unimeter.client.stream import Watch
     from unimeter.client.subscription import AsyncWatch
+    from unimeter.client.surface import AlertStream
     from unimeter.control import AuditRecord, Webhook
     from unimeter.embedded import Embedded as Embedded
     from unimeter.embedded import open as open
@@ -105,8 +106,8 @@ __version__ = VERSION
 _LAZY = {
     "AlertStream": "unimeter.client.surface",
     "AsyncClient": "unimeter.client.aio",
-    "AuditRecord": "unimeter.control",
     "AsyncWatch": "unimeter.client.subscription",
+    "AuditRecord": "unimeter.control",
     "Client": "unimeter.client.blocking",
     "Embedded": "unimeter.embedded",
     "KeyRecord": "unimeter.keys",
@@ -114,9 +115,9 @@ _LAZY = {
     "Scope": "unimeter.keys",
     "Server": "unimeter.server.server",
     "Subscription": "unimeter.client.aio",
-    "Webhook": "unimeter.control",
     "TLS": "unimeter.client.access",
     "Watch": "unimeter.client.stream",
+    "Webhook": "unimeter.control",
     "Window": "unimeter.wire.messages",
     "open": "unimeter.embedded",
 }
@@ -141,12 +142,13 @@ __all__ = [
     # clients
     "AsyncClient",
     "Client",
+    "TLS",
     "Subscription",
     "AlertStream",
-    # what is sent and answered
-    "Event",
     "Watch",
     "AsyncWatch",
+    # what is sent and answered
+    "Event",
     "IngestResult",
     "Outcome",
     "Refusal",
@@ -165,10 +167,10 @@ __all__ = [
     "Period",
     "EventRecord",
     "AlertRecord",
-    "AccountTotal",
-    "SeriesPoint",
     "TotalChange",
     "Overflow",
+    "AccountTotal",
+    "SeriesPoint",
     # keys, webhooks, the trail
     "Scope",
     "NewKey",

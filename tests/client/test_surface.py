@@ -27,15 +27,19 @@ ADDED = (
     "Client Outcome Refusal Resolution Direction LIFETIME AccountTotal SeriesPoint Window "
     "AlertStream DeadlineExceededError InvalidInputError SessionExpiredError "
     "RangeUnavailableError CorruptionError UnauthenticatedError ForbiddenError "
-    "Scope NewKey KeyRecord Webhook AuditRecord"
+    "Scope TLS NewKey KeyRecord Webhook AuditRecord"
 )
+
+
+NOT_ASKED = ("connect", "close", "statistics", "portal_token")
+"""What asks no node: no timeout, and nothing for an embedded meter."""
 
 
 def methods(cls: type) -> dict[str, inspect.Signature]:
     return {
         name: inspect.signature(member)
         for name, member in inspect.getmembers(cls, inspect.isfunction)
-        if not name.startswith("_") and name not in ("connect", "close", "statistics")
+        if not name.startswith("_") and name not in NOT_ASKED
     }
 
 

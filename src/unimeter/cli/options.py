@@ -62,7 +62,27 @@ PAIR = PairType()
 
 
 def server_options(command: Command) -> Command:
-    """Which node to talk to and how long to wait for it."""
+    """Which node to talk to, how to be let in, and how long to wait for it."""
+    for name, kind, words in (
+        ("tls-key", str, "The private key of --tls-cert.  [default: it is in --tls-cert]"),
+        ("tls-cert", str, "A certificate to show, PEM, where nodes ask clients for one."),
+    ):
+        command = click.option(f"--{name}", type=kind, metavar="PATH", help=words)(command)
+    command = click.option(
+        "--tls-ca",
+        metavar="PATH",
+        envvar="UNIMETER_TLS_CA",
+        help="Who signs the nodes' certificates, PEM; implies --tls.  [default: the system's]",
+    )(command)
+    command = click.option(
+        "--tls", is_flag=True, envvar="UNIMETER_TLS", help="The nodes speak TLS."
+    )(command)
+    command = click.option(
+        "--key-file",
+        metavar="PATH",
+        envvar="UNIMETER_KEY_FILE",
+        help="Holds the API key.  [default: the key in UNIMETER_KEY, if it is set]",
+    )(command)
     command = click.option(
         "--server",
         "servers",

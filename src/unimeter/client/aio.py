@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from unimeter.client import chance, checks
+from unimeter.client.access import TLS, Access
 from unimeter.client.async_surface import AsyncSurface
 from unimeter.client.core import (
     Answer,
@@ -61,9 +63,9 @@ from unimeter.wire.messages import (
     Request,
     Response,
 )
+from unimeter.wire.messages import Watch as WatchRequest
 
 __all__ = ["AsyncClient", "Subscription"]
-from unimeter.wire.messages import Watch as WatchRequest
 
 BATCHES_AHEAD = 4  # of one divided call: enough to keep the server busy while one is encoded
 
@@ -88,17 +90,26 @@ class AsyncClient(AsyncSurface):
         *,
         timeout: float = TIMEOUT_SECONDS,
         read_from: str = "leader",
+        key: str | None = None,
+        tls: bool | TLS | ssl.SSLContext | None = None,
     ) -> None:
         """Remember where to connect; `timeout` is the deadline of calls that name none.
 
         `read_from="any"` spreads reads over all nodes of a cluster, by account. Both
-        ways a client reads its own writes.
+        ways a client reads its own writes. `key` is shown to every node (`unimeter keys`);
+        `tls` is True, a `TLS` or an `ssl.SSLContext`.
         """
         super().__init__()
         self._timeout = check_timeout(timeout)
         read_from_any = check_read_from(read_from) == "any"
+        self._access = Access(key, tls)
         self._core = Core(
-            parse_seeds(seeds), self._identity, self._fraction, read_from_any=read_from_any
+            parse_seeds(seeds),
+            self._identity,
+            self._fraction,
+            read_from_any=read_from_any,
+            token=self._access.token,
+            tls=self._access.context,
         )
         self._links = Links(self._core)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a place in a window
@@ -139,6 +150,16 @@ class AsyncClient(AsyncSurface):
         """The 16 bytes that name the log this client last spoke to; empty before the first call."""
         return self._core.cluster_id
 
+    def portal_token(
+        self, account: Account, metrics: Iterable[str], expires: datetime | timedelta
+    ) -> str:
+        """A token for a customer's own page: it reads this account until `expires`.
+
+        Signed here with the client's key, which needs the scope read; no node is asked. No
+        `metrics` = all. It ends before `expires` only with the key itself.
+        """
+        return self._access.portal_token(account, metrics, expires)
+
     # --- what AsyncSurface asks of us ----------------------------------------
 
     async def _ingest(
@@ -173,6 +194,12 @@ class AsyncClient(AsyncSurface):
         await subscription.start(self._deadline(timeout))
         return subscription
 
+    async def _watch(self, request: WatchRequest, timeout: float | None) -> AsyncWatch:
+        self._check_usable()
+        watch = AsyncWatch(self._core, request, self._subscriptions)
+        await watch.start(self._deadline(timeout))
+        return watch
+
     def _address(self) -> str:
         return self._core.router.order(0)[0]
 
@@ -194,12 +221,6 @@ class AsyncClient(AsyncSurface):
 
         async def work() -> None:
             for number, batch in todo:
-    async def _watch(self, request: WatchRequest, timeout: float | None) -> AsyncWatch:
-        self._check_usable()
-        watch = AsyncWatch(self._core, request, self._subscriptions)
-        await watch.start(self._deadline(timeout))
-        return watch
-
                 results[number] = await self._settle(batch, is_sync, deadline)
 
         await asyncio.gather(*(work() for _ in range(min(BATCHES_AHEAD, len(batches)))))

@@ -21,6 +21,7 @@ Rejected: a thread with an event loop. It made a call three times as long.
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -50,14 +51,14 @@ from unimeter.client.retry import (
 )
 from unimeter.client.routing import parse_seeds, partition_of
 from unimeter.client.sessions import Ticket
-from unimeter.client.surface import AlertStream, Surface
 from unimeter.client.stream import Watch
+from unimeter.client.surface import AlertStream, Surface
 from unimeter.client.transport import AttemptError
 from unimeter.errors import ClientError, DeadlineExceededError, UnimeterError
 from unimeter.types import Account, DeliveryMode, Event, IngestResult
 from unimeter.wire.messages import AlertPushEnable, PartitionMap, Request, Response
-
 from unimeter.wire.messages import Watch as WatchRequest
+
 WINDOW_WAIT_SECONDS = 0.05  # between looks at the deadline while every window is full
 
 
@@ -77,17 +78,26 @@ class Client(Surface):
         *,
         timeout: float = TIMEOUT_SECONDS,
         read_from: str = "leader",
+        key: str | None = None,
+        tls: bool | TLS | ssl.SSLContext | None = None,
     ) -> None:
         """Remember where to connect; `timeout` is the deadline of calls that name none.
 
         `read_from="any"` spreads reads over all nodes of a cluster, by account. Both
-        ways a client reads its own writes.
+        ways a client reads its own writes. `key` is shown to every node (`unimeter keys`);
+        `tls` is True, a `TLS` or an `ssl.SSLContext`.
         """
         super().__init__()
         self._timeout = check_timeout(timeout)
         read_from_any = check_read_from(read_from) == "any"
+        self._access = Access(key, tls)
         self._core = Core(
-            parse_seeds(seeds), chance.identity, chance.fraction, read_from_any=read_from_any
+            parse_seeds(seeds),
+            chance.identity,
+            chance.fraction,
+            read_from_any=read_from_any,
+            token=self._access.token,
+            tls=self._access.context,
         )
         self._lock = threading.Condition(threading.Lock())  # guards what is below and the core
         self._pool = Pool(self._core, self._lock)
@@ -131,6 +141,16 @@ class Client(Surface):
         with self._lock:
             return self._core.cluster_id
 
+    def portal_token(
+        self, account: Account, metrics: Iterable[str], expires: datetime | timedelta
+    ) -> str:
+        """A token for a customer's own page: it reads this account until `expires`.
+
+        Signed here with the client's key, which needs the scope read; no node is asked. No
+        `metrics` = all. It ends before `expires` only with the key itself.
+        """
+        return self._access.portal_token(account, metrics, expires)
+
     # --- what Surface asks of us ---------------------------------------------
 
     def _ask(
@@ -164,10 +184,19 @@ class Client(Surface):
     def _subscribe(self, request: AlertPushEnable, timeout: float | None) -> AlertStream:
         self._check_usable()
         stream = SocketAlertStream(self._core, self._lock, self._pool, request, self._forget)
+        self._start(stream, timeout)
+        return stream
+
+    def _watch(self, request: WatchRequest, timeout: float | None) -> Watch:
+        self._check_usable()
+        stream = SocketWatch(self._core, self._lock, self._pool, request, self._forget)
+        self._start(stream, timeout)
+        return stream
+
+    def _start(self, stream: SocketStream[Any], timeout: float | None) -> None:
         stream.start(self._deadline(timeout))
         with self._lock:
             self._streams[stream] = None
-        return stream
 
     def _forget(self, stream: SocketStream[Any]) -> None:
         with self._lock:
@@ -184,16 +213,6 @@ class Client(Surface):
         else:
             events = [events[index] for index in indexes]
         with self._lock:
-        self._start(stream, timeout)
-        return stream
-
-    def _watch(self, request: WatchRequest, timeout: float | None) -> Watch:
-        self._check_usable()
-        stream = SocketWatch(self._core, self._lock, self._pool, request, self._forget)
-        self._start(stream, timeout)
-        return stream
-
-    def _start(self, stream: SocketStream[Any], timeout: float | None) -> None:
             return self._core.plan(events, indexes, time.time_ns())
 
     def _send_batch(self, batch: Batch, is_sync: bool, deadline: float) -> Answer:

@@ -395,7 +395,10 @@ class Core:
         sessions_max: int = SESSIONS_MAX,
         events_max: int = limits.EVENTS_PER_BATCH_MAX,
         read_from_any: bool = False,
+        token: bytes = b"",
+        tls: object | None = None,
     ) -> None:
+        """`token` is shown on every new connection; `tls` is the drivers', who open them."""
         self.router = Router(seeds)
         self.sessions = Sessions(identity, sessions_max)
         self.random = random
@@ -403,6 +406,7 @@ class Core:
         self.position = 0  # highest log position seen: reads ask for at least this
         self.cluster_id = b""
         self.read_from_any = read_from_any
+        self.token, self.tls = token, tls
         self._events_max = events_max
 
     def see(self, position: int) -> None:
@@ -513,10 +517,10 @@ class Core:
         return list(groups.values())
 
 
-def greeting(release: str) -> list[Request]:
+def greeting(release: str, token: bytes = b"") -> list[Request]:
     """What to ask on a new connection, before anything else: who is there, who leads what."""
     return [
-        Hello(version_min=2, version_max=2, client=f"unimeter-python {release}"),
+        Hello(version_min=2, version_max=2, client=f"unimeter-python {release}", token=token),
         PartitionMap(),
     ]
 

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING, cast
 
 from unimeter.client.core import Core, Send, greeting
 from unimeter.client.retry import RELEASE
 from unimeter.client.transport import AttemptError, Connection, PushHandler
 from unimeter.wire.framer import ResponseFrame
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 IDLE_CONNECTIONS_MAX = 16  # per address; more threads than that open and close their own
 IDLE_SECONDS_UNCHECKED = 0.2  # an idle connection older than this is looked at before use
@@ -56,9 +60,10 @@ class Pool:
     def open_connection(self, step: Send) -> Connection:
         """Connect and greet, or raise AttemptError."""
         address = step.address
-        connection = Connection(address, step.until, self._push_handler(address), step.connect)
+        handler, tls = self._push_handler(address), cast("SSLContext | None", self._core.tls)
+        connection = Connection(address, step.until, handler, step.connect, tls)
         try:
-            for request in greeting(RELEASE):
+            for request in greeting(RELEASE, self._core.token):
                 packet_type, reply = connection.ask(request, step.until, step.silence)
                 with self._lock:
                     self._core.on_greeting(packet_type, reply, address)

@@ -20,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from unimeter.client.access import reason_of
 from unimeter.client.core import Core, Reply, Send, greeting
 from unimeter.client.retry import RELEASE
 from unimeter.client.routing import parse_address
@@ -29,6 +30,9 @@ from unimeter.client.transport import PushHandler, set_options
 from unimeter.wire import v2
 from unimeter.wire.framer import VERSION_2, ResponseFrame, ResponseFramer, request_frame
 from unimeter.wire.messages import PartitionMap, ProtocolError, Request
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 FLUSH_BYTES = 16 * 1024  # a frame this large leaves at once: the next takes long to encode
 
@@ -235,15 +239,22 @@ async def open_link(
     address, until = step.address, step.until
     host, port = parse_address(address)
     link = Link(address, on_push, on_lost)
+    tls = cast("SSLContext | None", core.tls)
     try:
         async with asyncio.timeout_at(min(until, loop.time() + step.connect)):
-            await loop.create_connection(lambda: link, host, port)
+            if tls is None:
+                await loop.create_connection(lambda: link, host, port)
+            else:
+                await loop.create_connection(
+                    lambda: link, host, port, ssl=tls, server_hostname=host
+                )
     except TimeoutError:
         raise LinkLost(f"can't connect to {address}: no answer", False) from None
     except OSError as error:
-        raise LinkLost(f"can't connect to {address}: {error}", False) from error
+        reason = reason_of(error, tls)
+        raise LinkLost(f"can't connect to {address}: {reason}", False) from error
     try:
-        for request in greeting(RELEASE):
+        for request in greeting(RELEASE, core.token):
             packet_type, reply = await link.ask(request, until, step.silence)
             core.on_greeting(packet_type, reply, address)
     except BaseException as error:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable
 
+from unimeter.client.access import reason_of
 from unimeter.client.core import Reply
 from unimeter.client.retry import CONNECT_SECONDS_MAX
 from unimeter.client.routing import parse_address
@@ -46,6 +48,17 @@ def set_options(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def connected(place: tuple[str, int], seconds: float, tls: ssl.SSLContext | None) -> socket.socket:
+    """A socket that is connected, and has shaken hands if it is to speak TLS. Raises OSError."""
+    plain = socket.create_connection(place, seconds)
+    try:
+        set_options(plain)
+        return plain if tls is None else tls.wrap_socket(plain, server_hostname=place[0])
+    except BaseException:
+        plain.close()
+        raise
+
+
 class AttemptError(Exception):
     """An attempt ended without a reply."""
 
@@ -64,6 +77,7 @@ class Connection:
         until: float,
         on_push: PushHandler | None = None,
         connect_seconds: float = CONNECT_SECONDS_MAX,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Connect, or raise AttemptError."""
         self.address = address
@@ -73,10 +87,10 @@ class Connection:
         self._request_id = 0
         seconds = min(connect_seconds, max(0.001, until - self.used))
         try:
-            self._socket = socket.create_connection(parse_address(address), seconds)
-            set_options(self._socket)
+            self._socket = connected(parse_address(address), seconds, tls)
         except OSError as error:
-            raise AttemptError(f"can't connect to {address}: {error}", False) from error
+            reason = reason_of(error, tls)
+            raise AttemptError(f"can't connect to {address}: {reason}", False) from error
         self._seconds = seconds
 
     def ask(self, request: Request, until: float, silence: float = math.inf) -> tuple[int, Reply]:
@@ -139,7 +153,7 @@ class Connection:
                     if not frame.is_push:
                         return False
                     self._take_push(frame)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except (OSError, ProtocolError):
             pass
@@ -152,7 +166,8 @@ class Connection:
     def interrupt(self) -> None:
         """Wake up a thread that waits on this connection; it sees an OSError."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of an SSLSocket, which would go on in plain.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass
 

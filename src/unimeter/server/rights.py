@@ -158,5 +158,6 @@ _CHECKS: Final[dict[type, Callable[[Principal, Any], None]]] = {
     m.Accounts: _check_metric,
     m.AlertPushEnable: _narrow,
     m.Watch: _narrow,
+    m.Watch: _narrow,
 }
 _RIGHTS: Final[dict[int, Scope | Right]] = {int(at): one for at, one in PACKET_RIGHTS.items()}

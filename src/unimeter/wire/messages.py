@@ -212,7 +212,7 @@ class Hello:
     version_max: int = 2
     features: Feature = Feature.NONE
     client: str = ""  # name and release, for the node's log
-    token: bytes = b""  # the API key; empty = none
+    token: bytes = field(default=b"", repr=False)  # the API key; empty = none
 
 
 @dataclass(slots=True)
