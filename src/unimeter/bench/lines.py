@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unimeter.bench import scenarios
+from unimeter.bench.dashboard import first_page
 from unimeter.bench.engine import engine_alone
 from unimeter.bench.http_load import json_batches
 from unimeter.bench.report import Figure
@@ -23,4 +24,5 @@ SCENARIOS: Final[dict[str, Callable[[Settings], list[Figure]]]] = {
     "memory-aggregate": scenarios.memory_per_aggregate_key,
     "memory-event": scenarios.memory_per_event_key,
     "restart": scenarios.restart,
+    "dashboard": first_page,
 }
