@@ -17,7 +17,16 @@ from typing import Any
 import promql_parser as promql
 import pytest
 import yaml
-from tests.deploy.watched import DEPLOY, ROOT, Scrape, busy_node, page, three_nodes
+from tests.deploy.watched import (
+    DEPLOY,
+    ROOT,
+    Scrape,
+    busy_node,
+    certificate,
+    one_node,
+    page,
+    three_nodes,
+)
 
 SCRAPED = {"instance", "job"}  # labels that Prometheus itself adds
 OWN = {"up"}  # metrics that it makes of each target
@@ -32,7 +41,7 @@ UNSEEN = {("status", "5xx"), ("outcome", "conflict"), ("state", "paused")}
 
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
-    """The pages of three nodes that have seen a little of everything."""
+    """Of three nodes that have seen a little of everything, and of one with TLS."""
 
     async def body() -> Scrape:
         found = Scrape()
@@ -41,6 +50,9 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
             await busy_node(leader)
             for server in servers:
                 found.read(await page(server))
+        directory = tmp_path_factory.mktemp("tls")
+        async with one_node(directory / "data", **certificate(directory)) as server:
+            found.read(await page(server))
         return found
 
     return asyncio.run(body())
@@ -198,7 +210,7 @@ def test_every_family_of_a_stage_is_on_the_dashboard_or_in_an_alert(scrape: Scra
         "unimeter_entries_applied", "unimeter_http_bodies_refused", "unimeter_log_index",
         "unimeter_snapshot_index", "unimeter_snapshot_running", "unimeter_snapshot_seconds",
         "unimeter_stream_seconds", "unimeter_subscribers", "unimeter_synced_index",
-        "unimeter_term",
+        "unimeter_term", "unimeter_tls_refused",
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+import subprocess
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -52,8 +54,12 @@ class Scrape:
 
 async def page(server: Server) -> str:
     """One scrape, as Prometheus does it."""
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{server.http_port}/metrics", timeout=10)
+    scheme, verify = "http", True
+    if server.config.tls_cert:
+        scheme, verify = "https", ssl.create_default_context(cafile=server.config.tls_cert)
+    async with httpx.AsyncClient(verify=verify) as client:
+        url = f"{scheme}://127.0.0.1:{server.http_port}/metrics"
+        answer = await client.get(url, timeout=10)
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
     return answer.text
 
@@ -79,6 +85,18 @@ async def one_node(directory: Path, **options: object) -> AsyncIterator[Server]:
     """A node by itself."""
     async with Server(directory, port=0, http_port=0, **options) as server:
         yield server
+
+
+def certificate(directory: Path, days: int = 30) -> dict[str, str]:
+    """The options of a node with a certificate that it signed itself."""
+    cert, key = directory / "tls.crt", directory / "tls.key"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", str(days), "-keyout", str(key), "-out", str(cert), *subject],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return {"tls_cert": str(cert), "tls_key": str(key)}
 
 
 @contextlib.asynccontextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.deploy.watched import Scrape, busy_node, one_node, page, three_nodes
+from tests.deploy.watched import Scrape, busy_node, certificate, one_node, page, three_nodes
 
 from unimeter.server.statistics import REFUSALS, Elections, Statistics
 from unimeter.types import Outcome
@@ -61,6 +63,12 @@ def documented() -> dict[str, str]:
     return found
 
 
+def besides(head: str) -> set[str]:
+    """The families of the list that begins with these words."""
+    after = PAGE.read_text(encoding="utf-8").split(f"{head}\n\n")[1].split("\n\n")[0]
+    return {line.split("`")[1].removesuffix("_total") for line in after.splitlines()}
+
+
 def test_the_page_lists_every_family_with_its_type(scrape: Scrape) -> None:
     served = {name: kind for name, kind in scrape.types.items() if name.startswith("unimeter_")}
     assert served == documented()
@@ -69,10 +77,9 @@ def test_the_page_lists_every_family_with_its_type(scrape: Scrape) -> None:
 def test_a_cluster_has_the_families_that_the_page_names_beside_the_tables(
     scrape: Scrape, cluster: list[Scrape]
 ) -> None:
-    text = PAGE.read_text(encoding="utf-8")
     for one in cluster:
         more = {name for name in one.types if name.startswith("unimeter_")} - set(documented())
-        assert more == {line.split("`")[1] for line in text.splitlines() if line[:3] == "- `"}
+        assert more == besides("A node of a cluster also has")
 
 
 def test_each_outcome_has_its_own_line(scrape: Scrape) -> None:
@@ -168,3 +175,21 @@ def test_a_snapshot_has_size_age_and_duration(tmp_path: Path) -> None:
         assert again.value("unimeter_snapshot_index") > 0
 
     asyncio.run(body())
+
+
+def test_a_node_with_tls_tells_when_its_certificate_ends(tmp_path: Path) -> None:
+    async def body() -> Scrape:
+        found = Scrape()
+        async with one_node(tmp_path / "data", **certificate(tmp_path, days=3)) as server:
+            with contextlib.suppress(httpx.HTTPError):
+                async with httpx.AsyncClient() as client:  # in plain text
+                    await client.get(f"http://127.0.0.1:{server.http_port}/health")
+            found.read(await page(server))
+        return found
+
+    found = asyncio.run(body())
+    more = {name for name in found.types if name.startswith("unimeter_")} - set(documented())
+    assert more == besides("A node with TLS also has")
+    left = found.value("unimeter_tls_certificate_expires_seconds") - time.time()
+    assert abs(left - 3 * 86_400) < 600
+    assert found.value("unimeter_tls_refused_total", reason="plain") == 1

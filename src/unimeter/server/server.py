@@ -260,6 +260,17 @@ class Server:
             if self.site is not None:
                 self.site.keys_changed()
 
+    def tls_statistics(self) -> dict[str, int]:
+        """Handshakes on both ports, and the certificate; nothing without TLS."""
+        if self.tls is None:
+            return {}
+        found = {**self.tls.statistics(), "tls_expires": self.tls.expires}
+        for listener in self._listeners:
+            if isinstance(listener, Acceptor):
+                for name, value in listener.statistics().items():
+                    found[name] = found.get(name, 0) + value
+        return found
+
     def met_tls(self, address: str) -> None:
         """A client spoke TLS to a port that does not."""
         sentence = f"{address or 'a client'} speaks TLS, and this node has no tls_cert"

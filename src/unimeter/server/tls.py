@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from unimeter.errors import InvalidInputError
+from unimeter.server.certificate import expires_at
 
 if TYPE_CHECKING:
     from unimeter.server.config import Config
@@ -114,6 +115,7 @@ class Tls:
         self._config, self._say = config, say
         self._stamp = self._look()
         self.reloads = self.reload_failures = 0
+        self.expires = 0  # when this node's certificate ends, in Unix seconds
         self.server: ssl.SSLContext
         self.peer_server: ssl.SSLContext | None = None
         self.peer_client: ssl.SSLContext | None = None
@@ -129,6 +131,7 @@ class Tls:
                 peer_client_context(config),
             )
         self.server = server
+        self.expires = expires_at(Path(config.tls_cert).read_text(encoding="latin-1"))
 
     def _look(self) -> Stamp:
         """What the files are just now, without reading them."""

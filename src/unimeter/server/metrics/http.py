@@ -44,10 +44,7 @@ def families(server: Server) -> Iterator[Any]:
 
 def _streams(server: Server) -> Iterator[Any]:
     """Readers that hear alerts and totals as they change, by HTTP and on the binary port."""
-    pumps = getattr(server.clients, "pumps", None)
-    if pumps is None:
-        return
-    counts = pumps.statistics()
+    counts = server.clients.pumps.statistics()
     yield gauge("unimeter_streams", "Open streams", counts["live_streams"])
     sent: dict[str, float] = {
         "alert": counts["live_alerts_sent"],

@@ -89,3 +89,23 @@ def _security(server: Server) -> Iterator[Any]:
     yield counter("unimeter_logins_refused", "Logins refused, on both ports", auth.logins_refused)
     text = "1 while there is no key, and everybody may do everything"
     yield gauge("unimeter_open", text, not auth.has_key)
+    tls = server.tls_statistics()
+    if tls:
+        yield from _tls(tls)
+
+
+def _tls(counts: dict[str, int]) -> Iterator[Any]:
+    text = "When this node's certificate ends, in Unix time"
+    yield gauge("unimeter_tls_certificate_expires_seconds", text, counts["tls_expires"])
+    reads: dict[str, float] = {
+        "taken": counts["tls_reloads"],
+        "failed": counts["tls_reload_failures"],
+    }
+    text = "Certificates read again while running"
+    yield counters("unimeter_tls_reloads", text, "result", reads)
+    failed: dict[str, float] = {
+        "handshake": counts["handshakes_failed"],
+        "plain": counts["refused_plain"],
+    }
+    text = "Connections that did not come to TLS"
+    yield counters("unimeter_tls_refused", text, "reason", failed)
