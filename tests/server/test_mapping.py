@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from unimeter import Server
 from unimeter.errors import InvalidInputError
 from unimeter.server.mapping import (
     RULES_MAX,
@@ -86,6 +88,19 @@ def test_a_file_that_can_not_be_read_is_refused_with_its_name(tmp_path: Path) ->
     (tmp_path / "latin").write_bytes(b"# \xe4")
     with pytest.raises(InvalidInputError, match="latin is not UTF-8: byte 2"):
         load_mapping(str(tmp_path / "latin"))
+
+
+async def start(folder: Path, mapping_file: Path) -> None:
+    async with Server(folder / "data", port=0, http_port=0, mapping_file=str(mapping_file)):
+        pass
+
+
+def test_a_server_does_not_start_with_a_file_that_breaks_a_rule(tmp_path: Path) -> None:
+    file = tmp_path / "mapping.toml"
+    file.write_text('[[lago]]\nmatch = "a"\nscal = 2')
+    with pytest.raises(InvalidInputError, match=r"mapping.toml: lago\[0\]: object contains unknown"):
+        asyncio.run(start(tmp_path, file))
+    assert not (tmp_path / "data").exists(), "nothing was touched"
 
 
 def test_a_path_finds_its_way_through_keys_that_have_dots() -> None:

@@ -16,7 +16,7 @@ An event that the caller may not send makes the whole request a 403 before anyth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,16 +98,15 @@ async def receive(
 ) -> Receipt:
     """Have items counted, durably. Raises what the node or the caller's rights refuse."""
     section = call.site.mappings.sections[shape.section]
-    codes = {item.name for item in items}
-    for item in items:
-        codes |= {rule.metric for rule in (*section.rules(item.name), *builtin(item))}
+    codes = set()
+    async for item in in_turns(items):
+        codes.add(item.name)
+        codes.update(rule.metric for rule in (*section.rules(item.name), *builtin(item)))
     schemas = await _schemas(call, codes)
     mapper = Mapper(shape, section, schemas, call.principal, builtin)
     receipt = Receipt([IGNORED] * len(items), now_ns=call.site.server.node.clock())
     drafts: list[Draft] = []
-    for count, item in enumerate(items):
-        if not count % ITEMS_AT_ONCE:
-            await asyncio.sleep(0)  # others have their turn, the node's own among them
+    async for item in in_turns(items):
         try:
             drafts += mapper.drafts(item)
         except Refused as refused:
@@ -119,6 +118,14 @@ async def receive(
     receipt.refusals.sort(key=lambda one: int(one["index"]))
     receipt.position = tally.position
     return receipt
+
+
+async def in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items; in between, others have their turn, the node's own elections among them."""
+    for count, item in enumerate(items, 1):
+        yield item
+        if not count % ITEMS_AT_ONCE:
+            await asyncio.sleep(0)
 
 
 def columns_of(drafts: Sequence[Draft]) -> v2.Columns:

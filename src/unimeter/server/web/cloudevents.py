@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
@@ -41,6 +42,7 @@ STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
 PREFIX: Final = "ce-"
 SHAPE: Final = Shape("cloudevents", ("subject",), ("id",), "time", ("data",))
+_ESCAPED: Final = re.compile(r"\\(.)")
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -124,7 +126,7 @@ def _unpacked(event: CloudEvent, index: int) -> Any:
 def _binary(call: Call, kind: str, body: bytes) -> dict[str, Any]:
     """The object that the headers and the body of the binary form stand for."""
     view: dict[str, Any] = {
-        name[len(PREFIX) :]: unquote(value).strip('"')
+        name[len(PREFIX) :]: _header(value)
         for name, value in call.request.headers.items()
         if name.startswith(PREFIX)
     }
@@ -134,6 +136,13 @@ def _binary(call: Call, kind: str, body: bytes) -> dict[str, Any]:
         view["data"] = exact_json(body)
     view.pop("data_base64", None)
     return view | {"datacontenttype": kind or None}
+
+
+def _header(value: str) -> str:
+    """An attribute as a header has it: percent-encoded, and quoted by those who like to."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = _ESCAPED.sub(r"\1", value[1:-1])
+    return unquote(value)
 
 
 def _is_json(kind: str) -> bool:

@@ -182,7 +182,7 @@ ENDPOINTS = [
         "Lago's batch. Refused events are named in a 422; the others of the batch are stored.",
         "compatible",
         body={JSON: Many},
-        answers={200: MANY_ANSWER, 413: None, 422: FAILURE},
+        answers={200: MANY_ANSWER, 413: None, 415: None, 422: FAILURE},
         failure=failure,
     ),
 ]

@@ -17,7 +17,6 @@ Records of large language models: a log record with ``gen_ai.usage.input_tokens`
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from unimeter.keys import Scope
 from unimeter.server.mapping import Rule
 from unimeter.server.web.amounts import exact_json
 from unimeter.server.web.answers import JSON, POSITION, answer
-from unimeter.server.web.arrivals import IGNORED, ITEMS_AT_ONCE, Receipt, receive
+from unimeter.server.web.arrivals import IGNORED, Receipt, in_turns, receive
 from unimeter.server.web.call import Call
 from unimeter.server.web.cloudevents import kind_of
 from unimeter.server.web.drafts import Item, Shape
@@ -90,11 +89,7 @@ async def _export(call: Call, signal: Signal) -> Response:
     else:
         text = f"content-type {kind[:60]!r} is not read here; send {JSON} or {PROTOBUF}"
         raise Problem(415, "unsupported", text)
-    items = []
-    for item in signal.items(request):
-        items.append(item)
-        if not len(items) % ITEMS_AT_ONCE:
-            await asyncio.sleep(0)  # others have their turn, the node's own among them
+    items = [item async for item in in_turns(signal.items(request))]
     receipt = await receive(call, signal.shape, items, token_rules)
     message = _message(receipt, signal)
     if kind == JSON:

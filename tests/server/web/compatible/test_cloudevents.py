@@ -69,6 +69,21 @@ def test_the_three_forms_are_the_same_event(meter: Meter) -> None:
     assert meter.total(account, "tokens").sum == 7
 
 
+def test_headers_are_percent_decoded_and_may_be_quoted(meter: Meter) -> None:
+    account = meter.account()
+    headers = {
+        "ce-specversion": "1.0", "ce-id": '"q\\"1"', "ce-source": "/s", "ce-type": "%74okens",
+        "ce-subject": account.replace(" ", "%20"), "content-type": "application/json",
+    }  # fmt: skip
+    for name in ('"q\\"1"', "q%221"):
+        answer = meter.http.post(
+            "/v1/events", content=b'{"tokens": 4}', headers={**headers, "ce-id": name}
+        )
+        assert answer.status_code == 200, answer.text
+    assert answer.json()["outcomes"] == ["duplicate"]
+    assert meter.total(account, "tokens").sum == 4
+
+
 def test_without_data_or_value_an_event_is_one(meter: Meter) -> None:
     account = meter.account()
     sent(meter, http.to_binary_event(event("1", "plain", account, None)))
