@@ -117,7 +117,7 @@ class Auth:
         self._session_secret = hmac.digest(
             secret or platform.entropy(32), b"unimeter sessions", "sha256"
         )
-        self._is_current = node.is_alone
+        self.is_settled = node.is_alone  # every key is known that was made before the start
         self._is_asking = False
 
     # --- what is known ---------------------------------------------------------------
@@ -137,20 +137,19 @@ class Auth:
         """Whether everybody may do everything: there is no key, and that is certain."""
         if self.has_key:
             return False
-        if not self._is_current:
-            self._ask()
-        return self._is_current
+        self.settle()
+        return self.is_settled
 
-    def _ask(self) -> None:
-        """Have a quorum confirm that what is applied here is all that there is."""
-        if self._is_asking or not self.node.lead:
+    def settle(self) -> None:
+        """Have a quorum confirm, once, that what is applied here is all that there is."""
+        if self.is_settled or self._is_asking or not self.node.lead:
             return
         self._is_asking = True
         self.node.reads.after_quorum(self._confirmed, self._ask_later)
         self.node.request_turn()
 
     def _confirmed(self) -> None:
-        self._is_current, self._is_asking = True, False
+        self.is_settled, self._is_asking = True, False
 
     def _ask_later(self) -> None:
         self._is_asking = False
@@ -235,8 +234,8 @@ class Auth:
 
     def _stranger(self, record: KeyRecord | None, text: str) -> Exception:
         """What to say to a key that is not known: perhaps it is not known yet."""
-        if record is None and not self._is_current:
-            self._ask()
+        if record is None and not self.is_settled:
+            self.settle()
             return self._not_yet()
         return UnauthenticatedError(text)
 

@@ -125,6 +125,8 @@ class Cluster:
         try:
             self._ticks += 1
             self.joining.tick()
+            if self.clients.auth is not None:
+                self.clients.auth.settle()
             if self.joining.is_active:
                 self.node.raft_tick()
             if self.node.leads:

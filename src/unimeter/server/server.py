@@ -315,6 +315,9 @@ class Server:
         if self.cluster is not None and self.cluster.readiness:
             text = f"not ready: {self.cluster.readiness}\n"
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, text.encode()
+        if not self.auth.is_settled:
+            text = "not ready: whether there are keys is being asked for\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, text.encode()
         if self.node.refusal:
             return HTTPStatus.OK, TEXT, f"ready, events wait: {self.node.refusal}\n".encode()
         return HTTPStatus.OK, TEXT, b"ready\n"

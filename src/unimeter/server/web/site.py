@@ -29,7 +29,7 @@ from starlette.routing import Route
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
-from unimeter.errors import UnimeterError
+from unimeter.errors import BackpressureError, UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
 from unimeter.server.web import (
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from unimeter.server.server import Server
 
 CLOSE_SECONDS = 2.0
+SETTLE_SECONDS = 2.0  # an election, and a round trip to the others
 
 
 class Site:
@@ -195,7 +196,7 @@ class Site:
         if endpoint.scope is not None:
             if endpoint.path != "/metrics":
                 self.check_ready()
-            principal = self.identify(request, endpoint)
+            principal = await self._who(request, endpoint)
             principal.check(endpoint.scope)
         ADDRESS.set(login.address_of(request))
         self._remember(request, principal)
@@ -204,6 +205,16 @@ class Site:
             return await endpoint.handler(call)
         finally:
             call.close()
+
+    async def _who(self, request: Request, endpoint: Endpoint) -> Principal:
+        """Who asks. A node that has just started may have to learn first which keys there are."""
+        try:
+            return self.identify(request, endpoint)
+        except BackpressureError:
+            deadline = self.loop.time() + SETTLE_SECONDS
+            while not self.server.auth.is_settled and self.loop.time() < deadline:
+                await asyncio.sleep(0.02)
+            return self.identify(request, endpoint)
 
     def _remember(self, request: Request, principal: Principal) -> None:
         """Keep who asks with the connection, so that a stream can be ended."""
