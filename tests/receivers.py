@@ -59,6 +59,8 @@ class Receiver:
         self.port = 0
         self.arrived: list[Message] = []
         self.taken: list[Message] = []
+        self.firsts: dict[str, Message] = {}  # alerts that were taken, by id, repeats dropped
+        self.attempts: dict[str, int] = {}  # by id
         self.refused: list[str] = []  # why a signature was not good
         self.requests: list[dict[str, str]] = []  # headers, and "" = the request line
         self.bodies: dict[str, set[bytes]] = {}  # by id
@@ -74,9 +76,7 @@ class Receiver:
     @property
     def alerts(self) -> list[AlertRecord]:
         """What is left when repeats are dropped by id, in the order of the first arrivals."""
-        firsts = {message.id: message for message in self.taken if message.type == ALERT_TYPE}
-        order = dict.fromkeys(message.id for message in self.taken if message.id in firsts)
-        return [firsts[ident].alert for ident in order]
+        return [message.alert for message in self.firsts.values()]
 
     @property
     def positions(self) -> list[int]:
@@ -84,7 +84,9 @@ class Receiver:
 
     def attempts_of(self, position: int) -> int:
         """How often this alert has come."""
-        return sum(message.id.endswith(f"_{position}") for message in self.arrived)
+        return sum(
+            times for ident, times in self.attempts.items() if ident.endswith(f"_{position}")
+        )
 
     def check_order(self) -> None:
         """Of each account, no alert came before one of a lower position."""
@@ -173,14 +175,14 @@ class Receiver:
             return True
         self.arrived.append(message)
         self.bodies.setdefault(message.id, set()).add(body)
-        nth = sum(one.id == message.id for one in self.arrived)
-        how = self.behave(message, nth)
+        self.attempts[message.id] = self.attempts.get(message.id, 0) + 1
+        how = self.behave(message, self.attempts[message.id])
         if how == HANG:
             await reader.read(1)  # until the sender goes
             return False
         if how in (TAKE_AND_CLOSE, CLOSE):
             if how == TAKE_AND_CLOSE:
-                self.taken.append(message)
+                self._take(message)
             return False
         if how == GARBAGE:
             writer.write(b"220 welcome to the wrong port\r\n")
@@ -189,11 +191,16 @@ class Receiver:
         said = how if isinstance(how, Said) else Said(int(how))
         return await self._say(said, message, writer)
 
+    def _take(self, message: Message) -> None:
+        self.taken.append(message)
+        if message.type == ALERT_TYPE:
+            self.firsts.setdefault(message.id, message)
+
     async def _say(self, said: Said, message: Message, writer: asyncio.StreamWriter) -> bool:
         if said.after:
             await asyncio.sleep(said.after)  # a slow receiver
         if 200 <= said.status < 300:
-            self.taken.append(message)
+            self._take(message)
         size = 10**9 if said.drips else len(said.body)
         lines = [f"HTTP/1.1 {said.status} Said", f"content-length: {size}"]
         lines += [f"{name}: {value}" for name, value in said.headers.items()]

@@ -46,6 +46,7 @@ class Webhooks:
         self._is_attached = self._is_closed = False
         self._is_caught_up = False  # this node leads, and has applied all from before
         self._lead = 0  # counts the leads: a wait for an earlier one is void
+        self._term = 0  # in which this node leads and has begun; 0 = it has not
         self._senders: dict[str, Sender] = {}
         self._starved: dict[str, None] = {}
         self._outbound: Outbound | None = None
@@ -71,12 +72,15 @@ class Webhooks:
         return self._is_caught_up and self.node.leads and not self._is_closed
 
     def lead_taken(self) -> None:
-        """Begin, once all that former leaders put into the log is applied here."""
-        if not self._is_attached:
+        """Begin, once all that former leaders put into the log is applied here.
+
+        May be called again while this node leads: a lead that goes on is not begun anew.
+        """
+        if not self._is_attached or not self.node.leads or self._term == self.node.replica.term:
             return
         self.stop_sending()
-        if self.node.leads:
-            self._catch_up(self._lead, self.node.replica.raft.last_index)
+        self._term = self.node.replica.term
+        self._catch_up(self._lead, self.node.replica.raft.last_index)
 
     def _catch_up(self, lead: int, index: int) -> None:
         if lead != self._lead or self._is_closed or not self.node.leads:
@@ -136,6 +140,7 @@ class Webhooks:
     def stop_sending(self) -> None:
         """End all senders: this node does not lead, or has to look anew."""
         self._lead += 1
+        self._term = 0
         self._is_caught_up = False
         senders, self._senders = self._senders, {}
         self._starved.clear()
