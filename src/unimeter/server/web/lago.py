@@ -48,13 +48,13 @@ class LagoEvent(msgspec.Struct):
     properties: dict[str, Any] | None = None
 
 
-class One(msgspec.Struct):
+class LagoBody(msgspec.Struct):
     """The body with one event."""
 
     event: LagoEvent
 
 
-class Many(msgspec.Struct):
+class LagoBatch(msgspec.Struct):
     """The body with several."""
 
     events: list[LagoEvent]
@@ -63,7 +63,7 @@ class Many(msgspec.Struct):
 async def one(call: Call, sent: Any) -> Response:
     """Store one event and give it back."""
     try:
-        event: LagoEvent = checked(sent, One).event
+        event: LagoEvent = checked(sent, LagoBody).event
         receipt = await receive(call, SHAPE, [Item(0, event.code, sent["event"])])
         if receipt.refusals:
             details = _by_field(receipt)[0]
@@ -76,7 +76,7 @@ async def one(call: Call, sent: Any) -> Response:
 async def batch(call: Call) -> Response:
     """Store several events and give them back."""
     sent = exact_json(await call.body())
-    events: list[LagoEvent] = checked(sent, Many).events
+    events: list[LagoEvent] = checked(sent, LagoBatch).events
     items = [Item(at, event.code, sent["events"][at]) for at, event in enumerate(events)]
     receipt = await receive(call, SHAPE, items)
     if receipt.refusals:
@@ -181,7 +181,7 @@ ENDPOINTS = [
         "Send events as to Lago",
         "Lago's batch. Refused events are named in a 422; the others of the batch are stored.",
         "compatible",
-        body={JSON: Many},
+        body={JSON: LagoBatch},
         answers={200: MANY_ANSWER, 413: None, 415: None, 422: FAILURE},
         failure=failure,
     ),

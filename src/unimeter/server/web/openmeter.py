@@ -61,7 +61,7 @@ ENDPOINTS = [
         body={
             STRUCTURED: CloudEvent,
             BATCH: list[CloudEvent],
-            JSON: {"anyOf": [CloudEvent, list[CloudEvent], lago.One]},
+            JSON: {"anyOf": [CloudEvent, list[CloudEvent], lago.LagoBody]},
         },
         answers={204: None, 200: lago.ONE_ANSWER, 413: None, 415: None, 422: lago.FAILURE},
     ),

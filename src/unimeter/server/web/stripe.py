@@ -60,7 +60,7 @@ class StripeEvent(msgspec.Struct):
     timestamp: Any = None  # Unix seconds in v1, RFC 3339 in v2; both are read in both
 
 
-class Stream(msgspec.Struct):
+class StripeStream(msgspec.Struct):
     """The body of the stream."""
 
     events: list[StripeEvent]
@@ -90,7 +90,7 @@ async def event(call: Call) -> Response:
 async def stream(call: Call) -> Response:
     """Version 2: several events."""
     sent = exact_json(await call.body())
-    events: list[StripeEvent] = checked(sent, Stream).events
+    events: list[StripeEvent] = checked(sent, StripeStream).events
     items = [
         Item(at, event.event_name, _named(call, sent["events"][at], event, at))
         for at, event in enumerate(events)
@@ -285,7 +285,7 @@ ENDPOINTS = [
         "/v2/billing/meter_event_stream",
         stream,
         "Send events as to Stripe's stream",
-        {JSON: Stream},
+        {JSON: StripeStream},
         {"type": "object"},
     ),
     _endpoint(
