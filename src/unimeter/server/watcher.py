@@ -224,14 +224,12 @@ class Watcher:
     def _begin(self) -> None:
         """What a stream begins with, or what it missed."""
         live, topic = self.live, self.topic
-        self.seen, self._place_after = live.tick, live.index
         if not topic.interest.accounts:
             self._overflow = 0 < self.index < self._joined
-            return
+            return  # what has changed since it joined is in the topic
+        self.seen, self._place_after = live.tick, live.index
         pairs = live.first_pairs(topic)
         position = live.node.machine.applied
-        if self.index and self.index >= position:
-            return
         is_near = self.index and position - self.index <= RESUME_ENTRIES_MAX
         if not (is_near and len(pairs) <= RESUME_PAIRS_MAX and self._scan(pairs, position)):
             self._todo.extend(pairs)
