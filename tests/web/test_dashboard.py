@@ -88,6 +88,7 @@ def test_a_dry_run_shows_what_would_be_refused_and_why(browser: Browser) -> None
     browser.button("Add a dimension").click()
     browser.field("Key").send_keys("region")
     browser.field("Allowed values").send_keys("us")
+    browser.field("Events of").clear()
     browser.field("Events of").send_keys("api_calls" + Keys.ENTER)
     browser.wait_text("[aria-label='Dry run']", "dimension not allowed")
     assert "not among those that are allowed" in browser.text("[aria-label='Dry run']")
@@ -235,3 +236,70 @@ def test_markup_in_a_name_stays_text(browser: Browser, meter: Meter) -> None:
     browser.wait(lambda: browser.text("h1") == name, "its page is there")
     browser.wait_text("main", "<b>bold</b>")
     assert browser.all("main img") == [] and browser.all("main b") == []
+
+
+def test_a_webhook_is_made_paused_and_deleted(browser: Browser, meter: Meter) -> None:
+    browser.open("/ui/webhooks")
+    browser.field("URL").send_keys("http://127.0.0.1:9/nobody")
+    browser.field("Only accounts").send_keys(f"acme, {2**60}, str:7")
+    browser.button("Create webhook").click()
+    browser.wait_text(".secret", "whsec_")
+    (made,) = meter.client.webhooks.list()
+    assert made.record.accounts == ("acme", 2**60, "7")  # to the last digit
+    browser.wait_text("section.card", "active")
+    browser.button("Pause").click()
+    browser.wait_text("section.card .badge", "paused")
+    browser.button("Send a test").click()
+    browser.wait_text("section.card", "Not delivered")
+    browser.button("Delete").click()
+    browser.button("Delete it for good").click()
+    browser.wait_text(".empty", "No webhooks yet")
+    assert meter.client.webhooks.list() == []
+
+
+def test_an_account_that_is_not_there_yet_appears_with_its_first_event(
+    browser: Browser, meter: Meter
+) -> None:
+    browser.open("/ui/accounts/soon")
+    browser.wait_text("#pulse", "Live")
+    meter.client.ingest([Event("soon", "tokens", 3, properties={"model": "large"})])
+    browser.wait_text(figure("tokens"), "3")
+
+
+def test_a_page_that_nobody_looks_at_holds_no_stream(browser: Browser, meter: Meter) -> None:
+    def streams() -> float:
+        return meter.process.figures().get("unimeter_streams", 0.0)
+
+    browser.open("/ui/accounts/42")
+    browser.open(f"/ui/accounts/{ACCOUNT}?metric=tokens")
+    browser.wait(lambda: streams() == 1, "there is one stream, and none of the page before")
+    page = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    browser.wait(lambda: streams() == 0, "it is closed")
+    meter.client.ingest([Event(ACCOUNT, "tokens", 1000, properties={"model": "large"})])
+    browser.driver.close()
+    browser.driver.switch_to.window(page)
+    browser.wait(lambda: streams() == 1, "it is open again")
+    wanted = meter.client.query_realtime(ACCOUNT, "tokens").sum
+    browser.wait_text(figure("tokens"), f"{wanted:,}")  # what came meanwhile was not missed
+
+
+def test_a_node_that_is_not_there_is_said_and_looked_for_again(
+    chromium: Browser, meter: Meter
+) -> None:
+    chromium.base = meter.base
+    chromium.look()
+    chromium.open(f"/ui/accounts/{ACCOUNT}?metric=tokens")
+    chromium.wait_text("#pulse", "Live")
+    meter.process.stop()
+    meter.process.cont()
+    meter.process.terminate()
+    chromium.wait_text("#pulse", "Reconnecting")
+    meter.process.start()
+    chromium.wait_text("#pulse", "Live")
+    meter.client.ingest([Event(ACCOUNT, "tokens", 1, properties={"model": "large"})])
+    wanted = meter.client.query_realtime(ACCOUNT, "tokens").sum
+    chromium.wait_text(figure("tokens"), f"{wanted:,}")
+    said = chromium.misdeeds()
+    while_away = ("ERR_CONNECTION", "ERR_INCOMPLETE", "503 (Service Unavailable)")
+    assert all(any(words in line for words in while_away) for line in said), said

@@ -18,7 +18,7 @@ export async function ask(path, { method = "GET", body, token, signal } = {}) {
   try {
     answer = await fetch(path, {
       method, headers, signal, cache: "no-store",
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? undefined : json(body),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -28,6 +28,12 @@ export async function ask(path, { method = "GET", body, token, signal } = {}) {
   if (answer.ok) return found;
   if (answer.status === 401 && !token && document.body.dataset.view !== "login") leaveForLogin();
   throw new NodeError(answer.status, found || {});
+}
+
+// JSON in which a BigInt is an integer of all its digits.
+export function json(value) {
+  const marked = JSON.stringify(value, (_, item) => (typeof item === "bigint" ? `\0${item}\0` : item));
+  return marked.replace(/"\\u0000(-?[0-9]+)\\u0000"/g, "$1");
 }
 
 async function read(answer) {

@@ -1,7 +1,10 @@
 // The node's stream of changes (server-sent events), read by fetch: EventSource can't send a token.
 // It is opened again after a break, with the last id, so that nothing is missed or seen twice.
+// While nobody looks at the page it is closed: a browser has six connections to a host, and
+// a stream in each of six forgotten tabs would leave none for the seventh.
 
 const SILENT_MS = 40000; // the node says something every 15 s
+const HIDDEN_MS = 5000; // out of sight for so long: closed
 
 export function stream(path, { token, onEvent, onState = () => {} }) {
   let isClosed = false, last = "", wait = 250, abort = null;
@@ -47,8 +50,23 @@ export function stream(path, { token, onEvent, onState = () => {} }) {
     if (data.length) onEvent(name, JSON.parse(data.join("\n")));
   }
 
+  const seen = () => new Promise((resolve) => {
+    if (!document.hidden) resolve();
+    else document.addEventListener("visibilitychange", () => resolve(), { once: true });
+  });
+
+  let hiding = null;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(hiding);
+    if (document.hidden) hiding = setTimeout(() => abort?.abort(), HIDDEN_MS);
+  });
+
+  // A page that is left may be kept for the way back, with its stream: then it goes on from there.
+  window.addEventListener("pagehide", () => abort?.abort());
+
   async function run() {
     while (!isClosed) {
+      await seen();
       try {
         await open();
       } catch (error) {

@@ -145,23 +145,25 @@ export function empty(title, ...lines) {
   return h("div", { class: "empty" }, h("h2", null, title), lines.map((line) => h("p", null, line)));
 }
 
-// Run `work` every so often while the page is looked at; never twice at once.
-export function every(ms, work) {
-  let isBusy = false;
-  async function turn() {
-    if (isBusy || document.hidden) return;
-    isBusy = true;
+// How long to wait before asking again: twenty times as long as the answer took, so that pages
+// ask a busy node for less.
+export const patience = (least, took) => Math.min(15000, Math.max(least, 20 * took));
+
+// Run `work` every so often while the page is looked at.
+export async function every(ms, work) {
+  for (;;) {
+    const began = performance.now();
     try {
       await work();
       pulse("live");
-    } catch (error) {
+    } catch {
       pulse("stale");
-    } finally {
-      isBusy = false;
+    }
+    await new Promise((resolve) => setTimeout(resolve, patience(ms, performance.now() - began)));
+    while (document.hidden) {
+      await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     }
   }
-  document.addEventListener("visibilitychange", turn);
-  return setInterval(turn, ms);
 }
 
 // Load the view's data and show it, or what the node said.
@@ -175,6 +177,8 @@ export async function show(render, path = twin()) {
   } catch (error) {
     fill(main, head(document.title.split(" · ")[0]), problem(error));
     document.body.dataset.ready = "failed";
+    // A node that starts, or that is not there just now: look again.
+    if (error.status === 0 || error.status === 503) setTimeout(() => location.reload(), 3000);
     return null;
   }
 }

@@ -11,6 +11,9 @@ import { time } from "./table.js";
 export const accountText = (account) =>
   typeof account === "string" && (account.startsWith("str:") || /^(0|[1-9][0-9]{0,14})$/.test(account)) ? `str:${account}` : String(account);
 
+// The account that a text names: the reverse.
+export const accountOf = (text) => (/^(0|[1-9][0-9]{0,19})$/.test(text) ? BigInt(text) : text.replace(/^str:/, ""));
+
 export const accountLink = (account) => h("a", { href: accountPath(accountText(account)) }, accountText(account));
 export const metricLink = (code) => h("a", { class: "code", href: metricPath(code) }, code);
 
@@ -39,5 +42,6 @@ export const EVENTS = [
   { label: "Metric", of: (row) => (row.metric ? h("span", { class: "code" }, row.metric) : "—") },
   { label: "Value", kind: "number", of: (row) => (row.operation && row.operation !== "none" ? [words(row.operation), " "] : []).concat(integer(row.value)) },
   { label: "Tags", of: (row) => tags(row.properties) },
-  { label: "Outcome", of: (row) => [outcomeBadge(row.outcome), row.reason && h("div", { class: "tags" }, row.reason)] },
+  { label: "Outcome", of: (row) => [outcomeBadge(row.outcome), row.reason && h("div", { class: "tags" }, row.reason,
+    row.outcome === "unknown_metric" && [" ", h("a", { href: `/ui/new-metric?code=${encodeURIComponent(row.metric)}` }, "Define it")])] },
 ];

@@ -9,10 +9,10 @@ import { creditBar, isBalance } from "./credit.js";
 import { figure as write, fill, h, text } from "./dom.js";
 import { integer, moment, period, plural, words } from "./format.js";
 import { stream } from "./live.js";
-import { problem, pulse, say } from "./page.js";
+import { patience, problem, pulse, say } from "./page.js";
 import { line, table, time } from "./table.js";
 
-const AGAIN_MS = 1000; // after a change, before the chart and the tables are asked for again
+const AGAIN_MS = 1000; // after a change, at least, before chart and tables are asked for again
 
 const NOUNS = { count: "events", sum: "sum", max: "largest", min: "smallest", latest: "latest", avg: "average", "count-unique": "active now" };
 
@@ -27,7 +27,7 @@ const ALERT_COLUMNS = (links) => [
 export function usage(place, first, { pathOf, streamPath, token, links, onChoice = () => {} }) {
   const tiles = new Map(), columns = ALERT_COLUMNS(links);
   let choice = { metric: first.metric, window: first.window, group_by: first.group_by };
-  let turn = 0, timer = null, seenAlert = first.alerts.length ? first.alerts[0].position : 0;
+  let turn = 0, timer = null, took = 0, seenAlert = first.alerts.length ? first.alerts[0].position : 0;
 
   const alarm = h("div", { role: "status" });
   const balances = h("div", { class: "grid wide" }), figures = h("div", { class: "grid" });
@@ -127,13 +127,14 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
         return;
       }
       await again(isNew);
-    }, AGAIN_MS);
+    }, patience(AGAIN_MS, took));
   }
 
   async function again(isNew) {
-    const mine = ++turn;
+    const mine = ++turn, began = performance.now();
     try {
       const found = await ask(pathOf(choice), { token });
+      took = performance.now() - began;
       if (mine !== turn) return;
       for (const total of found.totals) {
         if (!tiles.has(total.metric) && isNew) {

@@ -1,7 +1,8 @@
 // One account, live.
 
 import { fill, h } from "../dom.js";
-import { empty, head, main, show, twin, twins } from "../page.js";
+import { stream } from "../live.js";
+import { empty, head, main, pulse, show, twin, twins } from "../page.js";
 import { metricLink } from "../rows.js";
 import { usage } from "../usage.js";
 
@@ -11,13 +12,14 @@ const chosen = ({ metric, window, group_by: by }) =>
 show((found) => {
   const name = found.account_text;
   document.title = `${name} · Unimeter`;
+  const query = new URLSearchParams({ account: name, totals: "true", alerts: "true" });
   const place = h("div"), foot = h("div", null, twins());
   fill(main, head(name, "What this account has used in the current period, as it happens."), place, foot);
   if (found.totals.length === 0) {
-    fill(place, empty("Nothing was metered for this account", "An account needs no creating: it is there with its first stored event. This page shows it as soon as it comes, when you open it again."));
+    fill(place, empty("Nothing was metered for this account", "An account needs no creating: it is there with its first stored event, and so is this page."));
+    stream(`/v1/stream?${query}`, { onState: pulse, onEvent: (event) => event === "total" && location.reload() });
     return;
   }
-  const query = new URLSearchParams({ account: name, totals: "true", alerts: "true" });
   usage(place, found, {
     pathOf: (choice) => twin(chosen(choice)),
     streamPath: `/v1/stream?${query}`,

@@ -5,6 +5,7 @@ import { fill, h } from "../dom.js";
 import { moment } from "../format.js";
 import { act, entry, field, sure, tick } from "../forms.js";
 import { empty, head, main, say, show, twin, twins } from "../page.js";
+import { accountOf } from "../rows.js";
 import { table, time } from "../table.js";
 
 show((first) => {
@@ -44,7 +45,7 @@ show((first) => {
   async function create(event) {
     event.preventDefault();
     const body = { name: name.value.trim(), scopes: scopes.map((scope) => scope.querySelector("input")).filter((input) => input.checked).map((input) => input.name) };
-    if (account.value.trim()) body.account = /^(0|[1-9][0-9]{0,19})$/.test(account.value.trim()) ? Number(account.value.trim()) : account.value.trim().replace(/^str:/, "");
+    if (account.value.trim()) body.account = accountOf(account.value.trim());
     if (metric.value.trim()) body.metric = metric.value.trim();
     const found = await act(button, made, () => ask("/v1/keys", { method: "POST", body }));
     if (!found) return;

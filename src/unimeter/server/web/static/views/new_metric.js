@@ -26,6 +26,7 @@ const resolution = choose("resolution", STEPS, "day");
 const recurring = tick("recurring", "Members stay from one period to the next");
 const dimensions = h("div"), thresholds = h("div");
 const source = entry("source", { list: "codes", placeholder: "the same code" });
+if (query.get("code")) source.value = query.get("code");
 const codes = h("datalist", { id: "codes" });
 const events = entry("events", { type: "number", min: 1, max: 50000, value: "10000" });
 const said = h("div"), result = h("section", { "aria-label": "Dry run", tabindex: "-1" });

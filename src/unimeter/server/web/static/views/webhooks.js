@@ -4,10 +4,10 @@ import { ask } from "../api.js";
 import { fill, h } from "../dom.js";
 import { integer, plural } from "../format.js";
 import { act, entry, field, sure } from "../forms.js";
+import { accountOf } from "../rows.js";
 import { empty, every, head, main, say, show, twin, twins } from "../page.js";
 
 const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
-const accountOf = (text) => (/^(0|[1-9][0-9]{0,14})$/.test(text) ? Number(text) : text.replace(/^str:/, ""));
 
 show((first) => {
   const place = h("div"), made = h("div");
