@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -27,18 +27,19 @@ from unimeter.server.web.ingest_json import WANTED
 from unimeter.server.web.problems import Fault
 from unimeter.wire import v2
 
+T = TypeVar("T")
 COLUMNS_MAX: Final = 64  # more than any event has properties
-_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
+_INTEGERS: Final = re.compile(r"[0-9-]+")  # of a column in one: `int` takes more than digits
 _COUNT: Final = re.compile(r"[0-9]{1,19}")
 _NAMES: Final = ", ".join(names[0] for names in NAMES.values())
 
 
 class BadCell(Exception):
-    """One cell can't be read: its field and what is wrong."""
+    """One row can't be an event: which (from 0), its field, and what is wrong."""
 
-    def __init__(self, field: str, reason: str) -> None:
+    def __init__(self, field: str, reason: str, at: int = 0) -> None:
         super().__init__(reason)
-        self.field, self.reason = field, reason
+        self.field, self.reason, self.at = field, reason, at
 
     def fault(self, line: int, index: int | None) -> Fault:
         """The fault, at its line."""
@@ -46,22 +47,23 @@ class BadCell(Exception):
         return Fault(f"line {line}", self.reason, wanted, index, self.field)
 
 
-def cells_of(text: str) -> list[str]:
-    """The cells of one record; BadCell if it is not CSV."""
+def cells_of(records: Sequence[str]) -> list[list[str]]:
+    """The cells of each record; BadCell if they are not CSV."""
     try:
-        reader = csv.reader(
-            [text] if "\n" not in text else text.splitlines(keepends=True), strict=True
-        )
-        return next(reader, [])
+        found = list(csv.reader(records, strict=True))
     except csv.Error as error:
         raise BadCell("", f"is not CSV: {error}") from None
+    if len(found) != len(records):
+        raise BadCell("", "has a quote that ends where it should not")
+    return found
 
 
 class Head:
     """The head of a body: where each field stands."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, record: str) -> None:
         """Raises BadCell for a head that names no account or metric, or one thing twice."""
+        (names,) = cells_of([record])
         self.width = len(names)
         self.places: dict[str, int] = {}
         self.tags: list[tuple[str, int]] = []
@@ -71,9 +73,7 @@ class Head:
             self._bind(name, at)
         for name in ("account", "metric"):
             if name not in self.places:
-                raise BadCell(
-                    name, f"the head names no {name}; columns are {_NAMES}, others are tags"
-                )
+                raise BadCell(name, f"the head names no {name}; columns are {_NAMES}, others tags")
 
     def _bind(self, name: str, at: int) -> None:
         if not name:
@@ -88,76 +88,75 @@ class Head:
             self.tags.append((name, at))
 
 
-class Batch:
-    """Columns that grow row by row."""
+def columns_of(head: Head, records: Sequence[str]) -> v2.Columns:
+    """The batch of some records; BadCell says which of them is no event.
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.accounts: list[int | str] = []
-        self.metrics: list[str] = []
-        self.values: list[int] = []
-        self.times: list[int] = []
-        self.properties: list[tuple[tuple[str, str], ...]] = []
-        self.operations: list[int] = []
-        self.ids: list[str | None] = []
-
-    def add(self, cells: Sequence[str]) -> None:
-        """Take one row; BadCell, and nothing taken, if it can't be an event."""
-        head = self.head
-        if len(cells) != head.width:
-            raise BadCell("", f"{len(cells)} cells where the head has {head.width}")
-        places = head.places
-        at = places.get("value")
-        value = 1 if at is None else _value(cells[at])
-        instant = _instant(cells, places)
-        at = places.get("operation")
-        operation = 0 if at is None else _operation(cells[at])
-        pairs = tuple((name, cells[at]) for name, at in head.tags if cells[at])
-        at = places.get("properties")
-        if at is not None and cells[at]:
-            pairs += _properties(cells[at])
-        self.accounts.append(parse_account(cells[places["account"]]))
-        self.metrics.append(cells[places["metric"]])
-        self.values.append(value)
-        self.times.append(instant)
-        self.properties.append(pairs)
-        self.operations.append(operation)
-        at = places.get("id")
-        self.ids.append(None if at is None else cells[at] or None)
-
-    def columns(self) -> v2.Columns:
-        """The batch for the node."""
-        return v2.Columns(
-            self.accounts,
-            self.metrics,
-            self.values,
-            self.times,
-            self.properties,
-            self.operations,
-            self.ids,
-        )
-
-
-def _value(cell: str) -> int:
-    found = int(cell) if _INTEGER.fullmatch(cell) else None
-    if found is None or not VALUE_MIN <= found <= VALUE_MAX:
-        raise BadCell("value", f"the value is {cell[:40]!r}" if cell else "the value is empty")
-    return found
-
-
-def _instant(cells: Sequence[str], places: dict[str, int]) -> int:
-    if "timestamp_ns" in places:
-        cell = cells[places["timestamp_ns"]]
-        found = int(cell) if _COUNT.fullmatch(cell) else -1
-        if not 0 <= found < 2**63:
-            raise BadCell("timestamp_ns", f"the time is {cell[:40]!r}")
-        return found or 1
-    if "timestamp" not in places:
-        return 0
+    A column is read at once, as in a batch of good rows nothing depends on the row; only where
+    that fails are rows looked at one by one.
+    """
     try:
-        return parse_ns(cells[places["timestamp"]])
+        return _columns(head, cells_of(records))
+    except BadCell:
+        for at, record in enumerate(records):
+            try:
+                _columns(head, cells_of([record]))
+            except BadCell as error:
+                error.at = at
+                raise
+        raise
+
+
+def _columns(head: Head, rows: Sequence[Sequence[str]]) -> v2.Columns:
+    widths = set(map(len, rows)) - {head.width}
+    if widths:
+        raise BadCell("", f"{min(widths)} cells where the head has {head.width}")
+    columns = list(zip(*rows, strict=True)) or [()] * head.width
+    given = {field: columns[at] for field, at in head.places.items()}
+    return v2.Columns(
+        accounts=_each(given["account"], parse_account),
+        metric_codes=given["metric"],
+        values=_values(given["value"]) if "value" in given else [1] * len(rows),
+        timestamps_ns=_instants(given),
+        properties=_tags(head, columns, given.get("properties")),
+        operations=_each(given["operation"], _operation) if "operation" in given else None,
+        ids=[cell or None for cell in given["id"]] if "id" in given else None,
+    )
+
+
+def _each(cells: Sequence[str], read: Callable[[str], T]) -> list[T]:
+    """What `read` makes of each cell; cells that repeat are read once."""
+    known = {cell: read(cell) for cell in dict.fromkeys(cells)}
+    return [known[cell] for cell in cells]
+
+
+def _values(cells: Sequence[str]) -> list[int]:
+    try:
+        if _INTEGERS.fullmatch("".join(cells)) or not cells:
+            found = [int(cell) for cell in cells]
+            if not found or VALUE_MIN <= min(found) <= max(found) <= VALUE_MAX:
+                return found
+    except ValueError:
+        pass
+    cell = cells[0]
+    raise BadCell("value", f"the value is {cell[:40]!r}" if cell else "the value is empty")
+
+
+def _instants(given: Mapping[str, Sequence[str]]) -> list[int] | None:
+    if "timestamp_ns" in given:
+        return [_count(cell) for cell in given["timestamp_ns"]]
+    if "timestamp" not in given:
+        return None
+    try:
+        return [parse_ns(cell) for cell in given["timestamp"]]
     except InvalidInputError as error:
         raise BadCell("timestamp", f"the time {error}") from None
+
+
+def _count(cell: str) -> int:
+    found = int(cell) if _COUNT.fullmatch(cell) else -1
+    if not 0 <= found < 2**63:
+        raise BadCell("timestamp_ns", f"the time is {cell[:40]!r}")
+    return found or 1
 
 
 def _operation(cell: str) -> int:
@@ -167,7 +166,31 @@ def _operation(cell: str) -> int:
     return int(found)
 
 
-def _properties(cell: str) -> tuple[tuple[str, str], ...]:
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _tags(
+    head: Head, columns: Sequence[Sequence[str]], objects: Sequence[str] | None
+) -> list[Pairs] | None:
+    """The properties of each row; sets of tags that repeat are made once."""
+    if not head.tags and objects is None:
+        return None
+    names = [name for name, _ in head.tags]
+    cells = [columns[at] for _, at in head.tags] + ([] if objects is None else [objects])
+    known: dict[tuple[str, ...], Pairs] = {}
+    found = []
+    for row in zip(*cells, strict=True):
+        pairs = known.get(row)
+        if pairs is None:
+            pairs = tuple(pair for pair in zip(names, row, strict=False) if pair[1])
+            if objects is not None and row[-1]:
+                pairs += _properties(row[-1])
+            known[row] = pairs
+        found.append(pairs)
+    return found
+
+
+def _properties(cell: str) -> Pairs:
     try:
         return tuple(_decode_pairs(cell).items())
     except (msgspec.DecodeError, RecursionError):

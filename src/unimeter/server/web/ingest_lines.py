@@ -132,32 +132,65 @@ async def take_csv(call: Call, keyed: Keyed) -> Stream:
 
 async def _take_csv(stream: Stream, records: AsyncIterator[tuple[int, int, str]]) -> None:
     """(first line, last line, text) by record; the first is the head."""
-    batch: ingest_csv.Batch | None = None
-    size = done = 0
+    rows: _Rows | None = None
     try:
         async for first, last, text in records:
-            index = stream.tally.events + (len(batch.values) if batch else 0)
-            try:
-                cells = ingest_csv.cells_of(text)
-                if batch is None:
-                    batch = ingest_csv.Batch(ingest_csv.Head(cells))
-                else:
-                    batch.add(cells)
-            except ingest_csv.BadCell as error:
-                place = None if batch is None else index
-                raise ingest_json.problem_of_fault(error.fault(first, place)) from None
-            done, size = last, size + len(text)
-            if len(batch.values) >= limits.HTTP_CHUNK_EVENTS or size >= limits.HTTP_CHUNK_BYTES:
-                some, batch, size = batch, ingest_csv.Batch(batch.head), 0
-                await stream.store(some.columns(), done)
-    except Problem:  # what came before the row that can't be read
-        if batch is not None:
-            await stream.store(batch.columns(), done)
+            if rows is None:
+                rows = _Rows(_head(text, first), last)
+                continue
+            rows.add(first, last, text)
+            if rows.is_full:
+                await rows.store(stream)
+    except Problem:  # what came before the record that can't be read
+        if rows is not None:
+            await rows.store(stream)
         raise
-    if batch is None:
+    if rows is None:
         fault = Fault("line 1", "is missing", "a head that names the columns")
         raise ingest_json.problem_of_fault(fault)
-    await stream.store(batch.columns(), done)
+    await rows.store(stream)
+
+
+def _head(text: str, line: int) -> ingest_csv.Head:
+    try:
+        return ingest_csv.Head(text)
+    except ingest_csv.BadCell as error:
+        raise ingest_json.problem_of_fault(error.fault(line, None)) from None
+
+
+class _Rows:
+    """Records of a CSV body that are not stored yet, and where they stand."""
+
+    def __init__(self, head: ingest_csv.Head, done: int) -> None:
+        self.head, self.done = head, done  # the last line before them
+        self._texts: list[str] = []
+        self._places: list[tuple[int, int]] = []
+        self._size = 0
+
+    def add(self, first: int, last: int, text: str) -> None:
+        """One more record."""
+        self._texts.append(text)
+        self._places.append((first, last))
+        self._size += len(text)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to store them."""
+        return len(self._texts) >= limits.HTTP_CHUNK_EVENTS or self._size >= limits.HTTP_CHUNK_BYTES
+
+    async def store(self, stream: Stream) -> None:
+        """Store them; up to one that is no event, and then say so."""
+        texts, places, self._texts, self._places, self._size = self._texts, self._places, [], [], 0
+        try:
+            columns = ingest_csv.columns_of(self.head, texts)
+        except ingest_csv.BadCell as error:
+            at = error.at
+            before = places[at - 1][1] if at else self.done
+            fault = error.fault(places[at][0], stream.tally.events + at)
+            await stream.store(ingest_csv.columns_of(self.head, texts[:at]), before)
+            raise ingest_json.problem_of_fault(fault) from None
+        self.done = places[-1][1] if places else self.done
+        await stream.store(columns, self.done)
 
 
 async def _records(lines: Lines) -> AsyncIterator[tuple[int, int, str]]:
