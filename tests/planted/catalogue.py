@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.planted import (
+    administration_bugs,
     client_bugs,
     engine_bugs,
     raft_bugs,
@@ -16,6 +17,7 @@ BUGS: tuple[Bug, ...] = (
     *raft_bugs.BUGS,
     *storage_bugs.BUGS,
     *engine_bugs.BUGS,
+    *administration_bugs.BUGS,
     *session_bugs.BUGS,
     *server_bugs.BUGS,
     *client_bugs.BUGS,
