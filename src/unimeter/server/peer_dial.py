@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from unimeter.server.peers import Peers
 
 
+TLS_HINT = "(do both nodes have peer_tls, and the same tls_ca?)"
+
+
 class Dialler:
     """The outgoing side towards one peer."""
 
@@ -57,7 +60,7 @@ class Dialler:
             link = PeerLink(self._peers, self.node_id)
             error = await self._connect(link)
             if error is not None:
-                self._failed(describe(error))
+                self._failed(self._describe(error))
                 if was_lost and is_refusal(error):
                     self._peers.gone(self.node_id)
                     was_lost = False
@@ -78,6 +81,12 @@ class Dialler:
         except (OSError, TimeoutError) as error:
             return error
         return None
+
+    def _describe(self, error: BaseException) -> str:
+        is_cut = isinstance(error, ConnectionResetError | ConnectionAbortedError)
+        if is_cut and self._peers.dial_context is not None:
+            return f"it closed the connection during the TLS handshake {TLS_HINT}"
+        return describe(error)
 
     async def _dial(self, link: PeerLink) -> None:
         loop, context = self._peers.loop, self._peers.dial_context
@@ -133,7 +142,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {reason_of(error)} (do both nodes have peer_tls, and the same tls_ca?)"
+        return f"TLS: {reason_of(error)} {TLS_HINT}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
