@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from tests.web.accessible import serious
 from tests.web.browser import Browser
 from tests.web.conftest import ACCOUNT, Meter
 
-AXE = (Path(__file__).parent / "vendor" / "axe" / "axe.min.js").read_text()
 VIEWS = {
     "overview": "/",
     "metrics": "/ui/metrics",
@@ -39,21 +38,6 @@ const at = document.activeElement, style = getComputedStyle(at);
 return [at.dataset.stop || "", at === document.body,
   style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0, at.outerHTML.slice(0, 120)];
 """
-
-
-def serious(browser: Browser) -> list[str]:
-    """Serious and critical findings of axe-core on the page that is open."""
-    browser.script(AXE)
-    found: dict[str, Any] = browser.driver.execute_async_script(
-        "const done = arguments[arguments.length - 1];"
-        "axe.run(document, { resultTypes: ['violations'] }).then(done, (error) => done({"
-        "  violations: [{ id: String(error), impact: 'critical', nodes: [] }] }));"
-    )
-    return [
-        f"{one['id']}: {[node['html'][:160] for node in one['nodes']]}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])

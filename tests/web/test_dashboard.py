@@ -11,6 +11,7 @@ from pathlib import Path
 
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
+from tests.web.accessible import serious
 from tests.web.browser import Browser
 from tests.web.conftest import ACCOUNT, LARGE, Meter
 
@@ -58,7 +59,7 @@ def test_the_first_page_is_light_and_soon_interactive(browser: Browser, outputs:
 
 
 def test_a_metric_is_tried_on_stored_events_and_then_created(
-    browser: Browser, meter: Meter
+    browser: Browser, meter: Meter, outputs: Path
 ) -> None:
     browser.open("/ui/metrics")
     browser.button("New metric").click()
@@ -76,6 +77,8 @@ def test_a_metric_is_tried_on_stored_events_and_then_created(
     said = browser.text("[aria-label='Dry run']")
     for part in ("Would count2", "Would refuse0", "Accounts2", "Alerts2", "gpu a100", "acme", "42"):
         assert part in said
+    assert serious(browser) == []
+    browser.shoot(outputs / "dry-run.png")
     assert "gpu_seconds" not in {one.code for one in meter.client.metrics.list()}  # only tried
     browser.button("Create metric").click()
     browser.wait(lambda: browser.text("h1") == "gpu_seconds", "its page is there")
@@ -162,7 +165,7 @@ def test_events_move_an_open_page_without_reload_within_100_ms(
 
 
 def test_a_balance_falls_through_its_threshold_and_the_page_says_so(
-    browser: Browser, meter: Meter
+    browser: Browser, meter: Meter, outputs: Path
 ) -> None:
     browser.open("/ui/accounts/42?metric=credits")
     browser.wait_text("#pulse", "Live")
@@ -171,6 +174,7 @@ def test_a_balance_falls_through_its_threshold_and_the_page_says_so(
     width = browser.script("return parseFloat(document.querySelector('.level').style.width)")
     meter.client.ingest([Event(42, "credits", -850)])
     browser.wait_text("[data-alert]", "credits fell to “low”: 150")
+    browser.shoot(outputs / "balance-low.png")
     browser.wait_text('.credit [data-total="credits"]', "150")
     assert browser.find(track).get_attribute("data-state") == "warn"
     assert browser.script("return parseFloat(document.querySelector('.level').style.width)") < width

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from tests.web.accessible import serious
 from tests.web.browser import Browser
 from tests.web.conftest import ACCOUNT, Meter, fill
-from tests.web.test_accessibility import serious
 
 from unimeter import Client, Event
 from unimeter.demo.process import NodeProcess

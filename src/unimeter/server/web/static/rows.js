@@ -41,7 +41,7 @@ export const EVENTS = [
   { label: "Account", of: (row) => (row.account === "" || row.account === null ? "—" : accountLink(row.account)) },
   { label: "Metric", of: (row) => (row.metric ? h("span", { class: "code" }, row.metric) : "—") },
   { label: "Value", kind: "number", of: (row) => (row.operation && row.operation !== "none" ? [words(row.operation), " "] : []).concat(integer(row.value)) },
-  { label: "Tags", of: (row) => tags(row.properties) },
+  { label: "Tags", kind: "tags", of: (row) => tags(row.properties) },
   { label: "Outcome", of: (row) => [outcomeBadge(row.outcome), row.reason && h("div", { class: "tags" }, row.reason,
     row.outcome === "unknown_metric" && [" ", h("a", { href: `/ui/new-metric?code=${encodeURIComponent(row.metric)}` }, "Define it")])] },
 ];

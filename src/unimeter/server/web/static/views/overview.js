@@ -34,7 +34,7 @@ const COLUMNS = [
   { label: "Applied", kind: "number", of: (node) => integer(node.applied) },
   { label: "Log on disk", kind: "number", of: (node) => bytes(node.disk_used_bytes) },
   { label: "Disk free", kind: "number", of: (node) => (plausible(node.disk_free_bytes) ? bytes(node.disk_free_bytes) : "—") },
-  { label: "Heard", kind: "number", of: (node) => (node.heard_ms === null ? "never" : node.self ? "now" : `${integer(node.heard_ms)} ms ago`) },
+  { label: "Heard", kind: "number", of: (node) => (node.heard_ms === null ? "—" : node.self ? "now" : `${integer(node.heard_ms)} ms ago`) },
 ];
 
 function draw(first) {
