@@ -124,9 +124,9 @@ def exact(value: Any) -> Any:
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """A head and a line a row, as spreadsheets and `csv` read it."""
+    """A head and a line a row, as RFC 4180 has it: lines end in CR LF."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\r\n")  # and so a cell with either is quoted
     writer.writerow([csv_cell(name) for name in columns])
     for line in lines:
         writer.writerow([csv_cell(value) for value in line])

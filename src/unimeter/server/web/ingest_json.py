@@ -150,6 +150,8 @@ def fault_of(error: Exception, place: str = "") -> Fault:
     if not isinstance(error, msgspec.ValidationError):
         if isinstance(error, RecursionError):
             return Fault(place or "body", "is nested too deeply", "an event")
+        if isinstance(error, UnicodeDecodeError):
+            return Fault(place or "body", "holds a text that is not UTF-8", "JSON in UTF-8")
         return Fault(place or "body", f"is not JSON: {error}", "JSON in UTF-8")
     said, _, where = str(error).partition(" - at `")
     path = where.rstrip("`") or "$"
