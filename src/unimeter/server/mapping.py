@@ -23,7 +23,7 @@ products themselves can say, and whoever reads the file sees what is counted.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -170,7 +170,7 @@ def lookup(view: Any, path: str) -> Any:
     Keys may have dots themselves, as those of OpenTelemetry do: at each step the longest key
     that is there is taken, so ``attributes.gen_ai.usage.input_tokens`` finds its way.
     """
-    if not isinstance(view, Mapping):
+    if not isinstance(view, dict):
         return None
     if path in view:
         return view[path]

@@ -68,6 +68,8 @@ def _decimal(text: str) -> Decimal | str:
 
 def amount(value: Any, scale: int, field: str) -> int:
     """The integer that `value` stands for with `scale` decimals kept."""
+    if type(value) is int and not scale and limits.VALUE_MIN <= value <= limits.VALUE_MAX:
+        return value  # what most are, without the way through decimals
     number = _number(value, field)
     if not number:
         return 0
@@ -116,7 +118,7 @@ def member(value: Any) -> int:
 
 def moment(value: Any, field: str) -> int:
     """Nanoseconds of RFC 3339 text, or of Unix seconds as a number or its digits."""
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+    if isinstance(value, str) and (value[4:5] == "-" or not _NUMBER.fullmatch(value)):
         try:
             return parse_ns(value)
         except InvalidInputError as error:

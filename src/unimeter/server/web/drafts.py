@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from unimeter import limits
@@ -152,7 +153,7 @@ class Mapper:
             paths = paths_of(rule.value, (self.shape.value,))
         elif schema.field_name:
             name = schema.field_name.removeprefix("$.")
-            paths = tuple(f"{holder}.{name}" for holder in self.shape.holders)
+            paths = _under(self.shape.holders, name)
         else:
             return self._plain_value(item, schema)
         value, place = _first(item.view, paths)
@@ -162,8 +163,13 @@ class Mapper:
         return value, place
 
     def _plain_value(self, item: Item, schema: MetricSchema) -> tuple[Any, str]:
-        """`value` where the product keeps such things; else 1, the event itself."""
-        value, place = _first(item.view, tuple(f"{name}.value" for name in self.shape.holders))
+        """`value` where the product keeps such things; else 1, the event itself.
+
+        A COUNT metric counts events, whatever their `value` is.
+        """
+        if schema.agg_type is AggType.COUNT:
+            return 1, ""
+        value, place = _first(item.view, _under(self.shape.holders, "value"))
         if value is not None:
             return value, place
         holder = self.shape.holders[0]
@@ -181,8 +187,7 @@ class Mapper:
         for dimension in schema.filters:
             if dimension.key in rule.tags:
                 continue
-            paths = tuple(f"{holder}.{dimension.key}" for holder in self.shape.holders)
-            value, place = _first(item.view, paths)
+            value, place = _first(item.view, _under(self.shape.holders, dimension.key))
             if value is not None:
                 found.append((dimension.key, _text(value, place)))
         for name, path in rule.tags.items():
@@ -206,7 +211,7 @@ class Mapper:
         if schema.agg_type is not AggType.COUNT_UNIQUE:
             return 0
         names = self.shape.operation
-        default = tuple(f"{holder}.{name}" for holder in self.shape.holders for name in names)
+        default = tuple(path for name in names for path in _under(self.shape.holders, name))
         value, place = _first(item.view, paths_of(rule.operation, default))
         if value is None:
             return 0
@@ -243,6 +248,12 @@ def _counted(value: Any, place: str, rule: Rule, schema: MetricSchema) -> int:
     if rule.hash_members and schema.agg_type is AggType.COUNT_UNIQUE:
         return member(_text(value, place))
     return amount(value, rule.scale, place)
+
+
+@lru_cache(maxsize=4096)
+def _under(holders: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """The paths of a name in each of the places where such things are kept."""
+    return tuple(f"{holder}.{name}" for holder in holders)
 
 
 def _first(view: Mapping[str, Any], paths: tuple[str, ...]) -> tuple[Any, str]:

@@ -92,6 +92,17 @@ def test_without_data_or_value_an_event_is_one(meter: Meter) -> None:
     assert meter.total(account, "plain").sum == 42
 
 
+def test_a_count_counts_events_whatever_their_value_is(meter: Meter) -> None:
+    account = meter.account()
+    values: list[Any] = [5, 0.5, "many", [1], None]
+    answer = sent(
+        meter,
+        batch(*(event(str(at), "calls", account, {"value": one}) for at, one in enumerate(values))),
+    )
+    assert answer["outcomes"] == ["stored"] * 5
+    assert meter.total(account, "calls").count == 5
+
+
 def test_a_large_batch_is_split_and_counted_once(meter: Meter) -> None:
     account = meter.account()
     message = batch(*(event(str(at), "tokens", account, {"tokens": at}) for at in range(9000)))
