@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,42 @@ def test_what_a_follower_was_told_every_node_knows_also_after_a_kill(tmp_path: P
             told = client.audit(linearizable=True)[0]
             assert (told.action, told.actor.via) == ("leader.transfer", "binary")
             assert told.target != str(lead)
+
+
+def test_a_key_made_on_a_follower_opens_every_node_and_survives_a_kill(tmp_path: Path) -> None:
+    with ClusterProcess(tmp_path / "c") as cluster:
+        lead = cluster.wait_leader()
+        follower = next(n for n in range(1, 4) if n != lead)
+        with Client([cluster.addresses[follower - 1]], timeout=60) as client:
+            made = client.keys.create("operations", ["admin"])
+        cluster.kill(lead)
+        for node in {1, 2, 3} - {lead}:  # a node is open until it has heard of the first key
+            wait_until(partial(is_refused, cluster.addresses[node - 1]))
+        with Client(cluster.addresses, timeout=60, key=made.key) as client:
+            client.metrics.create(MetricSchema("m", AggType.SUM))
+            other = client.keys.create("gateway", ["ingest"])
+        cluster.restart(lead)
+        for address in cluster.addresses:
+            with Client([address], timeout=60, read_from="any", key=made.key) as client:
+                wait_until(lambda: len(client.keys.list()) == 2)
+                told = client.audit(linearizable=True)
+                assert [record.action for record in told] == ["key.put", "metric.put", "key.put"]
+                assert [record.actor.name for record in told] == [
+                    "operations",
+                    "operations",
+                    "anybody",
+                ]
+            wait_until(partial(is_refused, address))
+        with Client(cluster.addresses, timeout=60, key=made.key) as client:
+            client.keys.revoke(other.record.id)
+            assert client.audit(limit=1)[0].actor.key == made.record.id
+
+
+def is_refused(address: str) -> bool:
+    """Whether a client without a key is turned away there."""
+    try:
+        with Client([address], timeout=60) as client:
+            client.keys.list()
+    except unimeter.UnauthenticatedError:
+        return True
+    return False
