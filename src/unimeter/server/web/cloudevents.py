@@ -11,8 +11,9 @@ the time its time; the value is ``data.<field_name>`` of the metric, else ``data
 and tags are the metric's dimensions that `data` has.
 
 An event that is no CloudEvent (no id, no type) makes the request a 400 with nothing stored: the
-program that sent it is wrong. One that the mapping or the meter refuses is named, and the
-others count.
+program that sent it is wrong. Of a batch, one that the mapping or the meter refuses is named, and
+the others count. One that is refused alone is a 400 too: those who pass CloudEvents on look at
+the status only, and put what was refused where somebody finds it.
 
 Rejected: the key `source` + `id`, which the specification calls unique. Producers that fill
 `source` with a host would make a resend from another host a second event; a mapping may say
@@ -76,6 +77,8 @@ def is_cloud_event(call: Call) -> bool:
 async def cloud_events(call: Call) -> Response:
     """Store the CloudEvents of a request: an outcome for each."""
     receipt = await take(call)
+    if receipt.refusals and kind_of(call) != BATCH:
+        raise receipt.problem("$")
     return answer(receipt.body(), receipt.position)
 
 

@@ -141,10 +141,21 @@ def test_refused_events_are_named_and_the_others_count(meter: Meter) -> None:
     assert meter.total(account, "tokens").sum == 3
 
 
+@pytest.mark.parametrize("form", [http.to_binary_event, http.to_structured_event])
+def test_an_event_that_is_refused_alone_is_a_400_for_those_who_look_at_the_status_only(
+    meter: Meter, form: Callable[[CloudEvent], http.HTTPMessage]
+) -> None:
+    message = form(event("1", "tokens", meter.account(), {"tokens": "1.5"}))
+    answer = meter.http.post("/v1/events", content=message.body, headers=message.headers)
+    assert answer.status_code == 400
+    assert answer.json()["outcomes"] == ["bad_value"]
+    assert answer.json()["errors"][0]["field"] == "data.tokens"
+
+
 def test_the_same_id_with_another_body_is_a_conflict_and_counts_once(meter: Meter) -> None:
     account = meter.account()
     sent(meter, http.to_structured_event(event("x", "tokens", account, {"tokens": 1})))
-    answer = sent(meter, http.to_structured_event(event("x", "tokens", account, {"tokens": 2})))
+    answer = sent(meter, batch(event("x", "tokens", account, {"tokens": 2})))
     assert answer["outcomes"] == ["conflict"]
     assert meter.total(account, "tokens").sum == 1
 
