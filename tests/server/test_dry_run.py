@@ -153,6 +153,16 @@ def test_what_can_not_be_tried_is_said(filled: Running, body: dict[str, Any], wo
     assert words in tried(filled, body, 400)["detail"]
 
 
+def test_events_are_counted_in_the_order_of_the_log_however_it_is_read(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    much = [{"code": "much", "value": 40, "again": True}]
+    body = {"metric": {"code": "o", "type": "sum", "thresholds": much}, "source": "usage"}
+    at_once = tried(filled, body)
+    monkeypatch.setattr("unimeter.server.dry_run._STEP_ENTRIES", 1)
+    assert at_once["alert_count"] > 5 and tried(filled, body) == at_once
+
+
 def test_only_so_much_of_the_log_is_searched(
     filled: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,9 +140,10 @@ def test_rates_are_differences_of_what_was_read(filled: Running) -> None:
     bounds = (0.001, 0.01)
     for second, stored in enumerate((0, 100, 250)):
         syncs = (10 * second, second, 0)
-        history.samples.append(Sample(second * 10**9, stored, second, 0, syncs, second * 0.1))
+        at = second * 2 * 10**9
+        history.samples.append(Sample(at, stored, second, 0, syncs, second * 0.1))
     rates = list(history.rates())
-    assert [row["stored"] for row in rates] == [100.0, 150.0]
+    assert [row["stored"] for row in rates] == [50.0, 75.0]
     assert rates[0]["sync_seconds"] == pytest.approx(0.1 / 11)
     latency = history.latency(bounds)
     assert latency["p50"] is not None and latency["p50"] < 0.001 < (latency["p99"] or 0)

@@ -126,6 +126,6 @@ ENDPOINTS = [
         "and stores nothing: totals, refusals with their reasons, alerts that would have fired.",
         "metrics",
         body={"application/json": DryRunBody},
-        answers={200: {"type": "object"}, 413: None},
+        answers={200: {"type": "object"}, 410: None, 413: None},
     ),
 ]

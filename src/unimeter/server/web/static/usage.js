@@ -183,6 +183,7 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
     }
     drawBreakdown(found, aggregation);
     drawMembers(found, aggregation);
+    side.hidden = breakdown.hidden && members.hidden;
   }
 
   function drawBreakdown(found, aggregation) {
