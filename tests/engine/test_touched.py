@@ -59,6 +59,31 @@ def test_named_series_are_listed_once_for_any_number_of_events() -> None:
     assert touched.take() == ([], False)
 
 
+def test_a_series_that_was_taken_is_listed_again_once_it_was_read() -> None:
+    twin, touched = two_metrics(), Touched(ANY_MAX)
+    ingest(twin, touched, [(1, "m", None), (2, "m", None)])
+    one, two = row_of(twin, (1, "m")), row_of(twin, (2, "m"))
+    touched.watch(one)
+    touched.watch(two)
+    for _ in range(2):
+        ingest(twin, touched, [(1, "m", None), (2, "m", None)])
+        assert sorted(touched.take()[0]) == [one, two]
+        ingest(twin, touched, [(1, "m", None), (2, "m", None)])
+        assert touched.take()[0] == []
+        touched.arm(two)
+        ingest(twin, touched, [(1, "m", None), (2, "m", None)])
+        touched.arm(one)  # in no list: nothing happened since
+        assert touched.take()[0] == [two]
+        touched.arm(two)
+    # Whoever watches it anew has not been told of anything.
+    ingest(twin, touched, [(1, "m", None)])
+    assert touched.take()[0] == [one]
+    touched.unwatch(one)
+    touched.watch(one)
+    ingest(twin, touched, [(1, "m", None)])
+    assert touched.take()[0] == [one]
+
+
 def test_duplicates_and_refused_events_touch_nothing() -> None:
     twin, touched = two_metrics(), Touched(ANY_MAX)
     ingest(twin, touched, [(1, "m", "a"), (1, "n", "a"), (2, "m", "a")])
@@ -82,6 +107,8 @@ def test_no_pair_of_thousands_is_forgotten() -> None:
         for size in (1, 30, 2500):
             expected |= ingest(twin, touched, chance.sample(everything, size))
         rows, missed = touched.take()
+        for row in rows:
+            touched.arm(row)
         found = pairs_of(twin, rows)
         assert len(found) == len(set(found)) and not missed
         assert set(found) == expected & watched

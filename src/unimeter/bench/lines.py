@@ -11,6 +11,7 @@ from unimeter.bench.engine import engine_alone
 from unimeter.bench.http_load import json_batches
 from unimeter.bench.report import Figure
 from unimeter.bench.scenarios import Settings
+from unimeter.bench.streams import streams
 
 SCENARIOS: Final[dict[str, Callable[[Settings], list[Figure]]]] = {
     "generator": scenarios.measure_ceiling,
@@ -19,6 +20,7 @@ SCENARIOS: Final[dict[str, Callable[[Settings], list[Figure]]]] = {
     "http500x8": json_batches,
     "batch1x64": scenarios.singles,
     "batch1x1": scenarios.latency,
+    "streams": streams,
     "query": scenarios.query_round_trip,
     "engine": engine_alone,
     "memory-aggregate": scenarios.memory_per_aggregate_key,

@@ -4,9 +4,13 @@ Owns one byte for each series (an account's metric) and a list of those that cou
 since the last `take`. The counting kernel has found the series of every event, so after an
 entry one pass over what it left behind is enough: no string is compared and no key is hashed.
 
-    marks   1 watched by name, 2 in the list
+    marks   1 watched by name, 2 in the list, 4 taken and not looked at since
     list    named series (each once, so as many as are watched), and up to `any_max` others
             of metrics that somebody watches for all accounts; past that, `missed`
+
+A named series that was taken is not listed again until `arm` says that its total was read:
+until then whoever was told of it will read all that happened meanwhile. So a series that
+changes all the time costs one line for each time that somebody looks.
 
 It is made when the first watcher comes and dropped with the last: without one nothing here
 runs. What it holds is no part of the replicated state, and refuses to know who watches.
@@ -48,8 +52,7 @@ class Touched:
     def watch(self, row: int) -> None:
         """List the series `row` whenever it changes, however much else does."""
         self._room(row + 1)
-        if self.mark_array[row] & 1:
-            return
+        assert not self.mark_array[row] & 1, "it was not watched"
         self.mark_array[row] |= 1
         self.named += 1
         if self.any_max + self.named > self.rows.shape[0]:
@@ -65,6 +68,10 @@ class Touched:
             self.leaving += 1  # it has its place in the list until that is taken
         else:
             self.named -= 1
+
+    def arm(self, row: int) -> None:
+        """List a watched series again from its next change on: its total is read now."""
+        self.mark_array[row] &= 3
 
     def want_metric(self, number: int, wanted: bool) -> None:
         """List every account's series of a metric, up to the bound; or no longer."""
@@ -99,7 +106,7 @@ class Touched:
                 continue
             row = cython.cast(cython.Py_ssize_t, counter.scratch[8 * i + 7])
             mark = self.marks[row]
-            if mark & 2:
+            if mark & 6:
                 continue
             if not mark & 1:
                 if self.metrics_wanted == 0:
@@ -120,8 +127,9 @@ class Touched:
     def take(self) -> tuple[list[int], bool]:
         """The series listed since the last call, and whether some others were left out."""
         rows = self.row_words.view[: self.count].tolist()
+        marks = self.mark_array
         for row in rows:
-            self.mark_array[row] &= 1
+            marks[row] = 5 if marks[row] & 1 else 0
         missed = bool(self.missed)
         self.named -= self.leaving
         self.leaving = 0

@@ -115,14 +115,16 @@ class Topic:
             not self._metrics or metric in self._metrics
         )
 
-    def changed(self, pair: Pair, tick: int) -> None:
-        """The total of a pair is another one."""
+    def changed(self, pair: Pair, tick: int) -> Pair | None:
+        """The total of a pair is another one; returns the pair that this pushed out, if any."""
         pairs = self.pairs
         pairs.pop(pair, None)
         pairs[pair] = tick
-        if len(pairs) > TOPIC_PAIRS_MAX:
-            oldest = next(iter(pairs))
-            self.forgotten = pairs.pop(oldest)
+        if len(pairs) <= TOPIC_PAIRS_MAX:
+            return None
+        oldest = next(iter(pairs))
+        self.forgotten = pairs.pop(oldest)
+        return oldest
 
     def changed_since(self, tick: int) -> tuple[list[Pair], bool]:
         """What changed after `tick`, oldest first, and whether more did that is not known."""
@@ -264,6 +266,17 @@ class Live:
         if not topic.interest.accounts:
             self._want_metrics()
 
+    def arm_all(self, topic: Topic) -> None:
+        """The next change of each of a topic's pairs is news, also if nobody reads it now."""
+        for pair in topic.named:
+            self._arm(pair)
+
+    def _arm(self, pair: Pair) -> None:
+        """The next change of a pair is news: its total is read now, or nobody will read it."""
+        named = self._named.get(pair)
+        if named is not None and named.row >= 0:
+            self._touched.arm(named.row)
+
     @property
     def _touched(self) -> Touched:
         assert self.node.touched is not None, "somebody watches totals"
@@ -385,8 +398,10 @@ class Live:
         named = self._named.get(pair)
         if named is not None:
             for topic in named.topics:
-                topic.changed(pair, self.tick)
                 news[topic] = None
+                pushed_out = topic.changed(pair, self.tick)
+                if pushed_out is not None:
+                    self._arm(pushed_out)
         for topic in self._any:
             if topic.interest.totals and topic.wants(*pair):
                 topic.changed(pair, self.tick)
@@ -446,6 +461,7 @@ class Live:
         node = self.node
         try:
             with node.lock:
+                self._arm(pair)
                 plan = query.plan_realtime(node.machine, *pair, node.clock())
                 agg = AggType(node.machine.catalog.find(pair[1]).agg)
         except NotFoundError:

@@ -108,7 +108,7 @@ class Node:
         self.leads = False  # input is taken here
         self.lead = 0  # who leads, as far as this node knows
         self.send: Callable[[Message], None] = lambda message: None
-        self.lock = threading.Lock()  # guards the machine: held to apply, and to read it
+        self.lock = threading.RLock()  # guards the machine: held to apply, and to read it
         # Proposed here, by index and term, in that order: an index can be proposed again in a
         # later term while it is open what becomes of the first.
         self._waiting: dict[tuple[int, int], Waiting] = {}

@@ -128,29 +128,35 @@ class Pumps:
         """One turn: what is new, and a slice of serving."""
         self._handle = None
         began = self._clock()
-        if self._is_changed:
-            self._is_changed = False
-            for topic in self.live.drain():
-                self._due.update(topic.watchers)
-            self._is_changed = self.live.has_more
-        until = began + SLICE_SECONDS
-        late: list[Watcher] = []
-        now = began
+        # Once for the whole turn: each time may wait for a large entry that is being applied.
+        with self.live.node.lock:
+            if self._is_changed:
+                self._is_changed = False
+                for topic in self.live.drain():
+                    self._due.update(topic.watchers)
+                self._is_changed = self.live.has_more
+            self._serve_some()
+        cost, self._spent = self._clock() - began + self._spent, 0.0
+        self.turns += 1
+        self.seconds += cost
+        self._next = began + max(INTERVAL_SECONDS, cost / SHARE)
+        if self._due or self._is_changed:
+            self._wake()
+
+    def _serve_some(self) -> None:
+        """Serve watchers for as long as one turn may."""
+        now = self._clock()
+        until = now + SLICE_SECONDS
+        early: dict[Watcher, None] = {}  # had their last batch just now
         while self._due and now < until:
             watcher = next(iter(self._due))
             del self._due[watcher]
             if watcher.not_before > now:
-                late.append(watcher)
+                early[watcher] = None
             else:
                 self._serve(watcher, now)
             now = self._clock()
-        cost, self._spent = now - began + self._spent, 0.0
-        self.turns += 1
-        self.seconds += cost
-        self._next = began + max(INTERVAL_SECONDS, cost / SHARE)
-        self._due.update(dict.fromkeys(late))
-        if self._due or self._is_changed:
-            self._wake()
+        self._due.update(early)
 
     def _serve(self, watcher: Watcher, now: float) -> None:
         """Give one watcher what is new for it."""

@@ -227,9 +227,11 @@ class Watcher:
         if not topic.interest.accounts:
             self._overflow = 0 < self.index < self._joined
             return  # what has changed since it joined is in the topic
-        self.seen, self._place_after = live.tick, live.index
-        pairs = live.first_pairs(topic)
-        position = live.node.machine.applied
+        with live.node.lock:  # nothing is applied between what is known and what is followed
+            self.seen, self._place_after = live.tick, live.index
+            pairs = live.first_pairs(topic)
+            position = live.node.machine.applied
+            live.arm_all(topic)
         is_near = self.index and position - self.index <= RESUME_ENTRIES_MAX
         if not (is_near and len(pairs) <= RESUME_PAIRS_MAX and self._scan(pairs, position)):
             self._todo.extend(pairs)
