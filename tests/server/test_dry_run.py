@@ -157,10 +157,10 @@ def test_events_are_counted_in_the_order_of_the_log_however_it_is_read(
     filled: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     much = [{"code": "much", "value": 40, "again": True}]
-    body = {"metric": {"code": "o", "type": "sum", "thresholds": much}, "source": "usage"}
+    body = {"metric": {"code": "o", "type": "latest", "thresholds": much}, "source": "usage"}
     at_once = tried(filled, body)
     monkeypatch.setattr("unimeter.server.dry_run._STEP_ENTRIES", 1)
-    assert at_once["alert_count"] > 5 and tried(filled, body) == at_once
+    assert at_once["alert_count"] >= 3 and tried(filled, body) == at_once
 
 
 def test_only_so_much_of_the_log_is_searched(
