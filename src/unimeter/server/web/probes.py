@@ -26,6 +26,8 @@ def endpoints(
 
     def served(page: Callable[[], Page]) -> Handler:
         async def handler(call: Call) -> Response:
+            if call.principal.is_restricted:
+                call.principal.check_sees(None, None)  # the counters are everybody's
             status, kind, body = page()
             return Response(body, status, media_type=kind)
 
