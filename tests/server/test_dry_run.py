@@ -154,13 +154,20 @@ def test_what_can_not_be_tried_is_said(filled: Running, body: dict[str, Any], wo
 
 
 def test_events_are_counted_in_the_order_of_the_log_however_it_is_read(
-    filled: Running, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    much = [{"code": "much", "value": 40, "again": True}]
-    body = {"metric": {"code": "o", "type": "latest", "thresholds": much}, "source": "usage"}
-    at_once = tried(filled, body)
-    monkeypatch.setattr("unimeter.server.dry_run._STEP_ENTRIES", 1)
-    assert at_once["alert_count"] >= 3 and tried(filled, body) == at_once
+    """A balance that rises and falls crosses its threshold at other events in another order."""
+    balance = {
+        "code": "b",
+        "type": "sum",
+        "thresholds": [{"code": "t", "value": 10, "again": True}],
+    }
+    with running() as own:
+        for value in (20, -15, 6, 1, -9, 30):
+            own.send([{"account": "acme", "metric": "later", "value": value}])
+        monkeypatch.setattr("unimeter.server.dry_run._STEP_ENTRIES", 1)
+        found = tried(own, {"metric": balance, "source": "later"})
+        assert [one["value"] for one in found["alerts"]] == [20, 11, 33]
 
 
 def test_only_so_much_of_the_log_is_searched(
