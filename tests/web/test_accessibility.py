@@ -142,3 +142,16 @@ def test_a_live_figure_is_said_to_a_screen_reader_only_where_it_matters(
     browser.open(f"/ui/accounts/{ACCOUNT}?metric=tokens")
     assert browser.script("return !document.querySelector('[data-total]').closest('[aria-live]')")
     assert browser.all("[role=status]")
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+def test_the_reference_of_the_api_has_no_serious_finding(
+    browser: Browser, outputs: Path, is_dark: bool
+) -> None:
+    browser.look(is_dark=is_dark)
+    browser.driver.get(browser.base + "/docs")
+    browser.wait(lambda: browser.all("h1"), "the page is there")
+    assert serious(browser) == []
+    browser.shoot(outputs / f"docs-{'dark' if is_dark else 'light'}.png")
+    browser.look(width=PHONE, height=780)
+    assert browser.script("return document.documentElement.scrollWidth") <= PHONE
