@@ -91,7 +91,7 @@ async def running(data_dir: Path, platform: Platform | None = None) -> AsyncIter
     async with (
         Server(data_dir, platform=platform or QuickPlatform(), **options) as server,
         AsyncClient([server.address]) as client,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}") as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}", timeout=30) as http,
     ):
         yield Site(server, client, http)
 
