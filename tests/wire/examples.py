@@ -411,6 +411,30 @@ EXAMPLES = [
     Example("ALERT_PUSH push", 2, "push", P.ALERT_PUSH, m.AlertPush(BALANCE, 1), 17),
     request(
         2,
+        m.Watch(["acme"], ["credits"], after=2, entry=17),
+        "WATCH request, going on behind 2.17",
+    ),
+    response(2, P.WATCH, m.WatchReply(2, 17), "WATCH response"),
+    Example(
+        "TOTAL_PUSH push, a total",
+        2,
+        "push",
+        P.TOTAL_PUSH,
+        m.TotalPush(
+            m.TotalPushKind.TOTAL, 3, 18, "acme", "credits", AggType.SUM, MARCH, APRIL, TOTAL
+        ),
+        18,
+    ),
+    Example(
+        "TOTAL_PUSH push, read again",
+        2,
+        "push",
+        P.TOTAL_PUSH,
+        m.TotalPush(m.TotalPushKind.OVERFLOW, 3, 19),
+        19,
+    ),
+    request(
+        2,
         m.Breakdown(42, "tokens", MARCH, APRIL, ["model"]),
         "USAGE_QUERY_BREAKDOWN request, one key",
     ),

@@ -39,6 +39,10 @@ PARTS = {
     ("event", 25): "offset:8,timestamp:8,value:8,operation:1",
     ("alert", 49): "position:8,event offset:8,value at the crossing low:8,high:8,"
     "event timestamp:8,period start:8,direction:1",
+    ("watch", 21): "flags:1,after:8,entry:8,interval in ms:4",
+    ("place", 16): "after:8,entry:8",
+    ("push", 17): "after:8,entry:8,kind:1",
+    ("range of a total", 17): "aggregation:1,start:8,end:8",
     ("node status", 32): "node id:2,node count:2,segments:4,log offset:8,aggregate keys:8,"
     "uptime in ns:8",
     ("partition run", 16): "run length:2,term:4,commit:8,role:1,leader:1",

@@ -244,6 +244,17 @@ V2_REQUEST = st.one_of(
         metrics=st.lists(TEXT, max_size=3),
     ),
     st.builds(
+        m.Watch,
+        accounts=st.lists(ACCOUNT, max_size=3),
+        metrics=st.lists(TEXT, max_size=3),
+        alerts=st.just(value=True),
+        totals=st.booleans(),
+        after=st.none(),
+        entry=st.none(),
+        interval_ms=U32,
+    ),
+    st.builds(m.Watch, alerts=st.booleans(), after=U64, entry=st.none() | U64),
+    st.builds(
         m.Breakdown,
         account=ACCOUNT,
         metric_code=TEXT,
@@ -405,6 +416,7 @@ V2_RESPONSE = st.one_of(
         st.builds(m.AlertsListReply, alerts=st.lists(ALERT, max_size=3), more=st.booleans()),
     ),
     st.tuples(st.just(m.PacketType.ALERT_PUSH_ENABLE), st.builds(m.AlertPushReply, after=U64)),
+    st.tuples(st.just(m.PacketType.WATCH), st.builds(m.WatchReply, after=U64, entry=U64)),
     st.tuples(st.just(m.PacketType.USAGE_QUERY_BREAKDOWN), BREAKDOWN),
     st.tuples(
         st.just(m.PacketType.ACCOUNTS_LIST),
@@ -446,6 +458,24 @@ V2_RESPONSE = st.one_of(
 ERROR = st.builds(m.ErrorReply, code=st.sampled_from(m.ErrorCode), text=TEXT, retry_after_ms=U32)
 PUSH = st.one_of(
     st.builds(m.AlertPush, alert=ALERT, node_id=U16),
+    st.builds(
+        m.TotalPush,
+        kind=st.just(m.TotalPushKind.TOTAL),
+        after=U64,
+        entry=U64,
+        account=ACCOUNT,
+        metric_code=TEXT,
+        agg_type=st.sampled_from(AggType),
+        start_ns=I64,
+        end_ns=I64,
+        value=VALUE,
+    ),
+    st.builds(
+        m.TotalPush,
+        kind=st.sampled_from([m.TotalPushKind.OVERFLOW, m.TotalPushKind.PLACE]),
+        after=U64,
+        entry=U64,
+    ),
     st.builds(m.PartitionMapReply, routes=ROUTES),
 )
 

@@ -94,7 +94,7 @@ def total_bytes(push: TotalPush) -> bytes:
     writer = Writer()
     writer.account(push.account)
     writer.text8(push.metric_code, "metric code")
-    writer.pack(_RANGE, "range", push.agg_type, push.start_ns, push.end_ns)
+    writer.pack(_RANGE, "range of a total", push.agg_type, push.start_ns, push.end_ns)
     put_value(writer, push.value)
     return writer.payload()
 
@@ -117,7 +117,7 @@ def get_total_push(reader: Reader) -> TotalPush:
     if kind != TotalPushKind.TOTAL:
         return TotalPush(kind, after, entry)
     account, code = reader.account(), reader.text8("metric code")
-    agg, start_ns, end_ns = reader.unpack(_RANGE, "range")
+    agg, start_ns, end_ns = reader.unpack(_RANGE, "range of a total")
     value: AggValue = get_value(reader)
     try:
         agg_type = AggType(agg)
