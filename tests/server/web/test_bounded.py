@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import zstandard
 
 from unimeter.bench.node import MeasuredNode
 
@@ -92,3 +94,40 @@ def test_others_are_answered_while_a_stream_goes_on(node: MeasuredNode) -> None:
             slowest, asked = max(slowest, reply.elapsed.total_seconds()), asked + 1
     sender.join()
     assert asked > 5 and slowest < 1.0, f"{asked} asked, the slowest took {slowest:.3f} s"
+
+
+@pytest.mark.parametrize("kind", ["application/json", NDJSON])
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_bomb_costs_what_it_is_allowed_to_become(
+    node: MeasuredNode, coding: str, kind: str
+) -> None:
+    """Half a gigabyte of spaces, in one to five hundred kilobytes."""
+    size = 512 * 1024 * 1024
+    if coding == "gzip":
+        packer = zlib.compressobj(9, wbits=31)
+        bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(size >> 20)) + packer.flush()
+    else:
+        bomb = zstandard.ZstdCompressor().compress(bytes(size))
+    assert len(bomb) < 600_000
+    send(node, NDJSON, 4, PADDING)
+    before, peak, ended = node.resident_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.005):
+            peak = max(peak, node.resident_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        reply = httpx.post(
+            f"http://127.0.0.1:{node.http_port}/v1/events",
+            content=bomb,
+            headers={"Content-Type": kind, "Content-Encoding": coding},
+            timeout=60,
+        )
+    finally:
+        ended.set()
+        watcher.join()
+    assert reply.status_code == 413, reply.text[:300]
+    assert peak - before < 96 * 1024 * 1024, f"{(peak - before) >> 20} MiB"

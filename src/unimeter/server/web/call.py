@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BODY_STALL_SECONDS = 20.0  # without a byte of a body that is not over: the client is gone or slow
 INFLATE_BYTES = 256 * 1024  # given on at a time, however well it was compressed
+ZSTD_FEED_BYTES = 256  # given in at a time: they become 8 MiB at the most
+ZSTD_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 wants every decoder to take; kept per request
 
 T = TypeVar("T")
 
@@ -176,18 +178,16 @@ class _Gzip:
         self._inflate = zlib.decompressobj(wbits=31)
         self._has_begun = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """What comes out of `data`, in pieces."""
-        pieces = []
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What comes out of `data`, in pieces; no more is inflated than is taken."""
         self._has_begun = True
         while data:
             if self._inflate.eof:
                 self._inflate = zlib.decompressobj(wbits=31)
             piece = self._inflate.decompress(data, INFLATE_BYTES)
             if piece:
-                pieces.append(piece)
+                yield piece
             data = self._inflate.unconsumed_tail or self._inflate.unused_data
-        return pieces
 
     def finish(self) -> None:
         """Raise unless all of it has come."""
@@ -196,26 +196,36 @@ class _Gzip:
 
 
 class _Zstd:
-    """Inflates zstd, frame after frame."""
+    """Inflates zstd, frame after frame.
+
+    It gives all that comes out of what it is given, and four bytes may be a block of 128 KiB, so
+    it is given little at a time: some MiB is the most that a small bomb can make of it.
+    """
 
     def __init__(self) -> None:
-        self._inflate = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+        self._inflate = _zstd_frame()
         self._is_inside = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """What comes out of `data`, in pieces."""
-        pieces = []
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What comes out of `data`, in pieces; no more is inflated than is taken."""
+        for at in range(0, len(data), ZSTD_FEED_BYTES):
+            yield from self._feed(data[at : at + ZSTD_FEED_BYTES])
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._inflate.eof:
-                self._inflate = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+                self._inflate = _zstd_frame()
             piece = self._inflate.decompress(data)
+            self._is_inside = not self._inflate.eof
             if piece:
-                pieces.append(piece)
+                yield piece
             data = self._inflate.unused_data if self._inflate.eof else b""
-        self._is_inside = not self._inflate.eof
-        return pieces
 
     def finish(self) -> None:
         """Raise unless all of it has come."""
         if self._is_inside:
             raise EOFError("it ends in the middle")
+
+
+def _zstd_frame() -> zstandard.ZstdDecompressionObj:
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
