@@ -26,6 +26,7 @@ GUIDES = {
     "infrastructure": "infrastructure.md",
     "seats": "seats.md",
     "prepaid_credits": "prepaid-credits.md",
+    "webhook_receiver": "webhooks.md",
 }
 LINES_MAX = 80
 
