@@ -1,4 +1,4 @@
-"""The four examples run, and the guides show what they print.
+"""The examples run, and the guides show what they print.
 
 A guide's ``console`` blocks are transcripts: a line after ``$`` is a command,
 the lines under it are its output. `python examples/...` is run on a node of its
