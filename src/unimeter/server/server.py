@@ -249,6 +249,8 @@ class Server:
         except InvalidInputError:
             self.node.close()
             raise
+        if self.config.insecure and not auth.has_key:
+            self.say("--insecure, and no key: anybody who reaches it may do everything")
         return auth
 
     def look_at_keys(self) -> None:
@@ -282,6 +284,7 @@ class Server:
             self.tls.reload(is_forced=is_forced)
         if self.config.admin_key_file and self.is_ready:
             self.auth.reload()
+            self.look_at_keys()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: housekeeping of the node, and of clients that do not read."""
