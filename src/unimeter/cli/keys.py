@@ -6,6 +6,8 @@ is shown this once and kept nowhere. What a node keeps recognises the key and is
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from unimeter.accounts import account_text
@@ -13,7 +15,7 @@ from unimeter.cli.connection import open_client
 from unimeter.cli.moments import format_ns
 from unimeter.cli.options import ACCOUNT, form_options, server_options
 from unimeter.cli.output import Form, Sheet, say, write_record, write_sheet
-from unimeter.keys import KeyRecord, Scope
+from unimeter.keys import KeyRecord, Scope, new_key
 from unimeter.types import Account
 
 COLUMNS = ("id", "name", "scopes", "account", "metric", "created", "revoked")
@@ -23,12 +25,26 @@ class Verbs(click.Group):
     """Lists its verbs in the order of a key's life."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["create", "list", "revoke"]
+        return ["new", "create", "list", "revoke"]
 
 
 @click.group(cls=Verbs)
 def command() -> None:
     """Make, list or revoke API keys."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  unimeter keys new > admin.key
+  unimeter serve --admin-key-file admin.key --bind 0.0.0.0 --advertise 10.0.0.7:7001
+
+No node is asked, and none knows it before it starts with this file.
+"""
+)
+def new() -> None:
+    """Make a key for --admin-key-file and print it."""
+    click.echo(new_key(os.urandom))
 
 
 @command.command(

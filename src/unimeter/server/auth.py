@@ -73,7 +73,7 @@ def check_bind(config: Config, is_open: bool) -> None:
     if beyond and is_open and not config.insecure:
         raise InvalidInputError(
             f"{beyond[0]} lets other hosts in and there is no key: make one first, with "
-            "--bind 127.0.0.1 and `unimeter keys create --scope admin`, or name a file that "
+            "--bind 127.0.0.1 and `unimeter keys create root --scope admin`, or name a file that "
             "holds one with --admin-key-file, or let everybody in with --insecure"
         )
 
