@@ -307,3 +307,30 @@ def test_a_node_that_is_not_there_is_said_and_looked_for_again(
     said = chromium.misdeeds()
     while_away = ("ERR_CONNECTION", "ERR_INCOMPLETE", "503 (Service Unavailable)")
     assert all(any(words in line for words in while_away) for line in said), said
+
+
+def test_the_keyboard_keeps_its_place_while_the_page_moves(browser: Browser, meter: Meter) -> None:
+    browser.open(f"/ui/accounts/{ACCOUNT}?metric=api_calls")
+    browser.wait_text("#pulse", "Live")
+    browser.button("region").click()
+    region = "[aria-label='api_calls by region']"
+    browser.wait(lambda: browser.all(region), "by region")
+    where = {"endpoint": "/v1/chat", "region": "us"}
+    meter.client.ingest([Event(ACCOUNT, "api_calls", properties=where)])
+    browser.wait_text(region, "us1")
+    assert browser.script("return document.activeElement.dataset.choice") == "region"
+    browser.script("document.querySelector(arguments[0]).focus()", region)
+    meter.client.ingest([Event(ACCOUNT, "api_calls", properties=where)])
+    browser.wait_text(region, "us2")
+    assert browser.script("return document.activeElement.ariaLabel") == "api_calls by region"
+
+
+def test_one_chart_serves_every_metric_and_both_themes(browser: Browser) -> None:
+    browser.open(f"/ui/accounts/{ACCOUNT}?metric=api_calls")
+    for code in ("tokens", "storage", "credits", "api_calls"):
+        browser.find(figure(code)).click()
+        browser.wait(lambda code=code: code in browser.text(".figures th.number"), code)
+    browser.button("Dark").click()
+    assert len(browser.all(".uplot")) == 1
+    browser.button("Light").click()
+    browser.script("localStorage.removeItem('unimeter-theme')")

@@ -1,6 +1,6 @@
 // Charts by uPlot, in the page's colours, with the same figures as a table for whoever can't see them.
 
-import { fill, h } from "./dom.js";
+import { fill, h, text } from "./dom.js";
 import { compact, integer, moment } from "./format.js";
 import { onTheme } from "./page.js";
 
@@ -87,22 +87,17 @@ export function chart(place, { kind = "line", series, height = 220, label, unit,
   };
 }
 
-// A time series of one total: bars, what is under the cursor, and a table of the same.
-export function seriesChart(place, name) {
+// A time series of one total: bars, what is under the cursor, and a table of the same. Returns
+// what draws another series in the same place.
+export function seriesChart(place) {
   const shown = h("p", { class: "reading" });
-  const figures = h("tbody");
+  const figures = h("tbody"), title = h("th", { scope: "col", class: "number" });
+  const region = h("div", { class: "table short", role: "region", tabindex: "0" },
+    h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "From"), title)), figures));
   let points = [], lengthShown = 16;
   const drawn = h("div");
-  fill(place, shown, drawn, h("details", { class: "figures" },
-    h("summary", null, "The figures"),
-    h("div", { class: "table short", role: "region", "aria-label": `Figures of ${name}`, tabindex: "0" },
-      h("table", null,
-        h("thead", null, h("tr", null, h("th", { scope: "col" }, "From"),
-          h("th", { scope: "col", class: "number" }, name))),
-        figures))));
-  const drawing = chart(drawn, {
-    kind: "bars", series: [{ label: name }], label: name, height: 240, onCursor: read,
-  });
+  fill(place, shown, drawn, h("details", { class: "figures" }, h("summary", null, "The figures"), region));
+  const drawing = chart(drawn, { kind: "bars", series: [{ label: "total" }], label: "Totals", height: 240, onCursor: read });
 
   function read(at) {
     const point = at === null ? points.at(-1) : points[at];
@@ -110,8 +105,10 @@ export function seriesChart(place, name) {
       h("strong", null, integer(point.value))] : "Nothing in this range");
   }
 
-  return (rows, window) => {
+  return (name, rows, window) => {
     points = rows;
+    text(title, name);
+    region.setAttribute("aria-label", `Figures of ${name}`);
     lengthShown = window === "hour" ? 16 : 10;
     drawing.update(rows.map((row) => Date.parse(row.start) / 1e3), [rows.map((row) => Number(row.value))],
       rows.length ? Date.parse(rows.at(-1).end) / 1e3 : 0);

@@ -31,12 +31,12 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
 
   const alarm = h("div", { role: "status" });
   const balances = h("div", { class: "grid wide" }), figures = h("div", { class: "grid" });
-  const chartPlace = h("div"), chartHead = h("h2");
+  const series = h("div"), noSeries = h("div"), chartHead = h("h2");
   const windows = group("Step", [["hour", "Hours"], ["day", "Days"]], (window) => choose({ window }));
   const breakdown = h("section", { class: "card" }), members = h("section", { class: "card" });
   const side = h("div", { class: "grid wide" }, breakdown, members);
   const alerts = h("section", { class: "card" });
-  const chartCard = h("section", { class: "card" }, h("header", null, chartHead, windows.element), chartPlace);
+  const chartCard = h("section", { class: "card" }, h("header", null, chartHead, windows.element), noSeries, series);
   fill(place, alarm, balances, figures, chartCard, side, alerts);
 
   for (const total of first.totals) {
@@ -44,7 +44,7 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
     figures.append(tile(total));
   }
   balances.hidden = balances.childElementCount === 0;
-  let redraw = null, drawnFor = "";
+  let redraw = null, brokenDown = "";
   drawAlerts(first.alerts);
   drawDetail(first);
 
@@ -145,7 +145,7 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
       }
       drawDetail(found);
     } catch (error) {
-      if (mine === turn) fill(breakdown, problem(error));
+      if (mine === turn) fill(noSeries, problem(error));
     }
   }
 
@@ -172,15 +172,11 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
     const aggregation = kept ? kept.total.aggregation : "";
     text(chartHead, `${found.metric} by ${found.window}`);
     if (found.series) {
-      if (drawnFor !== found.metric || !redraw) {
-        redraw = seriesChart(chartPlace, found.metric);
-        drawnFor = found.metric;
-      }
-      redraw(found.series, found.window);
-    } else {
-      redraw = null;
-      fill(chartPlace, h("p", { class: "notice warn" }, `The node says: ${found.problems.series || "there is no series"}`));
+      redraw ||= seriesChart(series);
+      redraw(found.metric, found.series, found.window);
     }
+    series.hidden = !found.series;
+    fill(noSeries, !found.series && h("p", { class: "notice warn" }, `The node says: ${found.problems.series || "there is no series"}`));
     drawBreakdown(found, aggregation);
     drawMembers(found, aggregation);
     side.hidden = breakdown.hidden && members.hidden;
@@ -190,7 +186,11 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
     const has = found.dimensions.length > 0;
     breakdown.hidden = !has;
     if (!has) return;
-    const held = breakdown.contains(document.activeElement) ? document.activeElement.dataset?.choice : null;
+    const now = JSON.stringify([found.metric, found.group_by, found.breakdown]);
+    if (now === brokenDown) return;
+    brokenDown = now;
+    const at = breakdown.contains(document.activeElement) ? document.activeElement : null;
+    const held = at && (at.dataset.choice ? `[data-choice="${CSS.escape(at.dataset.choice)}"]` : ".table");
     const tabs = group("Tag", found.dimensions.map((key) => [key, key]), (key) => choose({ group_by: key }));
     tabs.mark(found.group_by);
     const most = found.breakdown.reduce((one, row) => Math.max(one, Math.abs(Number(row.value))), 0);
@@ -201,7 +201,7 @@ export function usage(place, first, { pathOf, streamPath, token, links, onChoice
           { label: NOUNS[aggregation] === "active now" ? "Active" : "Total", kind: "number", of: (row) => [integer(row.value), bar(row, most)] },
         ], found.breakdown)
         : h("p", { class: "hint" }, "No events in this period."));
-    if (held) breakdown.querySelector(`[data-choice="${CSS.escape(held)}"]`)?.focus();
+    if (held) breakdown.querySelector(held)?.focus();
   }
 
   function bar(row, most) {
