@@ -14,7 +14,8 @@ import zstandard
 from tests.server.web.running import Running, running
 
 from unimeter import limits
-from unimeter.keys import new_key, record_of
+from unimeter.keys import ANYBODY, new_key, record_of
+from unimeter.wire.messages import KeyPut
 
 NDJSON = "application/x-ndjson"
 _numbers = itertools.count()
@@ -436,16 +437,20 @@ def test_a_key_for_one_account_stores_nothing_of_a_batch_that_names_another() ->
         assert "stored" not in server.send(many, status=403)
 
 
-def put_key(server: Running, key: str, name: str, scopes: list[str], account: Any) -> None:
-    from unimeter.wire.messages import KeyPut
-
-    record = record_of(key, name, scopes, account)
+def put_key(
+    server: Running,
+    key: str,
+    name: str,
+    scopes: list[str],
+    account: Any,
+    metric: str | None = None,
+) -> None:
+    """Make a key known to the server."""
+    record = record_of(key, name, scopes, account, metric)
     assert server.server.site is not None
     gateway = server.server.site.gateway
 
     async def ask() -> None:
-        from unimeter.keys import ANYBODY
-
         await gateway.ask(KeyPut(record), ANYBODY)
 
     server.run(ask())
