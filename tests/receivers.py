@@ -15,6 +15,7 @@ repeats are dropped by id. HTTP/1.1 with kept connections, as far as a webhook n
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,8 +55,11 @@ def good(message: Message, nth: int) -> Behaviour:
 class Receiver:
     """An HTTP server on a port of its own."""
 
-    def __init__(self, secret: str = "", behave: Behave = good) -> None:
-        self.secret, self.behave = secret, behave
+    def __init__(
+        self, secret: str = "", behave: Behave = good, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.secret, self.behave, self.tls = secret, behave, tls
+        self.connections = 0  # ever made
         self.port = 0
         self.arrived: list[Message] = []
         self.taken: list[Message] = []
@@ -66,12 +70,12 @@ class Receiver:
         self.bodies: dict[str, set[bytes]] = {}  # by id
         self.busy = self.busy_max = 0
         self._listener: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks?from=unimeter"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/hooks?from=unimeter"
 
     @property
     def alerts(self) -> list[AlertRecord]:
@@ -102,7 +106,7 @@ class Receiver:
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
         self._listener = await asyncio.start_server(
-            self._connected, "127.0.0.1", self.port, reuse_address=True
+            self._connected, "127.0.0.1", self.port, reuse_address=True, ssl=self.tls
         )
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -134,6 +138,7 @@ class Receiver:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
         try:
             while await self._answer(reader, writer):
                 pass

@@ -539,6 +539,18 @@ def test_a_url_that_nothing_could_be_sent_to_is_refused(tmp_path: Path, url: str
     with_site(tmp_path, body)
 
 
+def test_a_url_that_the_library_chokes_on_is_a_failure_and_stops_nothing(tmp_path: Path) -> None:
+    async def body(site: Site, receiver: Receiver) -> None:
+        url = "http://127.0.0.1:99999/"  # the route would refuse it, the log does not
+        made = await site.client.webhooks.create(url)
+        await site.cross("a")
+        state = await site.until(made.id, lambda found: found["state"] == "paused")
+        assert "port must be 0-65535" in state["error"]
+        assert site.server.failure is None
+
+    with_site(tmp_path, body)
+
+
 # --- over the life of a node ------------------------------------------------------------------
 
 

@@ -48,17 +48,17 @@ class HttpOutbound:
 
         Raises OutboundError when no status came within `seconds`.
         """
-        request = self._client.build_request("POST", url, headers=headers, content=body)
         response: httpx.Response | None = None
         first = b""
         try:
             async with asyncio.timeout(seconds):
+                request = self._client.build_request("POST", url, headers=headers, content=body)
                 response = await self._client.send(request, stream=True)
                 first = await _first_bytes(response)
         except TimeoutError:
             if response is None:
                 raise OutboundError(f"no answer within {seconds:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except Exception as error:  # whatever the library makes of a URL or a server: no answer
             if response is None:
                 raise OutboundError(_said(error)) from None
         finally:
@@ -86,6 +86,8 @@ async def _first_bytes(response: httpx.Response) -> bytes:
 
 def _said(error: Exception) -> str:
     """What went wrong, in words; the class where there are none."""
+    while isinstance(error, ExceptionGroup):  # of the tasks that try the addresses of a host
+        error = error.exceptions[0]
     text = str(error) or str(error.__cause__ or "")
     name = type(error).__name__
     return f"{name}: {text}" if text else name

@@ -1,0 +1,136 @@
+"""Requests to other servers: what one costs us at most, and whom it trusts."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from tests.receivers import GARBAGE, HANG, Behaviour, Receiver, Said
+from tests.server.certificates import Authority, Certificate
+
+from unimeter import limits
+from unimeter.server.platform import REAL, Answer, Outbound, OutboundError
+from unimeter.webhooks import signed_headers
+
+SECRET = "whsec_b25seSBmb3IgdGhpcyBleGFtcGxl"
+BODY = b'{"type":"webhook.test","timestamp":"2026-11-05T10:30:00Z","data":{}}'
+
+Body = Callable[[Outbound, Receiver], Awaitable[None]]
+
+
+def asking(how: Behaviour, body: Body, certificate: Certificate | None = None) -> None:
+    """Run `body` with a receiver that behaves like this."""
+
+    async def inside() -> None:
+        tls = None
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate.cert, certificate.key)
+        outbound = REAL.outbound()
+        try:
+            async with Receiver(SECRET, lambda message, nth: how, tls) as receiver:
+                await body(outbound, receiver)
+        finally:
+            await outbound.close()
+
+    asyncio.run(inside())
+
+
+async def post(outbound: Outbound, url: str, seconds: float = 15.0) -> Answer:
+    headers = signed_headers(SECRET, "test_1", int(time.time()), BODY)
+    return await outbound.post(url, headers, BODY, seconds)
+
+
+def test_an_answer_is_its_status_its_headers_and_the_beginning_of_its_body() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        answer = await post(outbound, receiver.url)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+        assert answer.body == b"x" * limits.WEBHOOK_ERROR_BYTES_MAX
+
+    asking(Said(503, {"Retry-After": "7"}, b"x" * 5000), body)
+
+
+def test_a_connection_is_used_again() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        for _ in range(5):
+            assert (await post(outbound, receiver.url)).status == 200
+        assert receiver.connections == 1
+
+    asking(Said(200, body=b"thanks"), body)
+
+
+def test_a_body_without_end_costs_one_connection_and_no_more_than_its_time() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        for _ in range(2):
+            assert (await post(outbound, receiver.url, 0.2)).status == 200
+        assert receiver.connections == 2
+
+    asking(Said(200, drips=True), body)
+
+
+def test_a_body_is_not_inflated() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        answer = await post(outbound, receiver.url)
+        assert (answer.status, answer.body) == (200, b"no gzip at all")
+
+    asking(Said(200, {"Content-Encoding": "gzip"}, b"no gzip at all"), body)
+
+
+@pytest.mark.parametrize(("how", "said"), [(HANG, "within 0.2 s"), (GARBAGE, "Protocol")])
+def test_no_answer_is_told_as_what_it_was(how: Behaviour, said: str) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        with pytest.raises(OutboundError, match=said):
+            await post(outbound, receiver.url, 0.2 if how == HANG else 15.0)
+
+    asking(how, body)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/", "http://host.invalid/", "http://127.0.0.1:99999/", "http://[::1/",
+     "gopher://host/", "http://"],
+)  # fmt: skip
+def test_a_place_that_is_none_is_no_answer_and_no_crash(url: str) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        with pytest.raises(OutboundError):
+            await post(outbound, url)
+
+    asking(200, body)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        with pytest.raises(OutboundError, match="CERTIFICATE_VERIFY_FAILED"):
+            await post(outbound, receiver.url)
+        assert not receiver.requests
+
+    asking(200, body, Authority(tmp_path).certificate())
+
+
+def test_an_authority_of_the_operators_is_trusted_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        assert (await post(outbound, receiver.url)).status == 200
+
+    async def wrong(outbound: Outbound, receiver: Receiver) -> None:
+        with pytest.raises(OutboundError, match="CERTIFICATE_VERIFY_FAILED"):
+            await post(outbound, receiver.url)
+
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.ca)
+    asking(200, body, authority.certificate())
+    asking(200, wrong, authority.certificate("DNS:elsewhere.example"))
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        assert (await post(outbound, receiver.url)).status == 204
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    asking(204, body)
