@@ -16,7 +16,7 @@ from unimeter.keys import KeyRecord, Scope
 from unimeter.wire import messages as m
 from unimeter.wire import v2
 from unimeter.wire.messages import ErrorCode, PacketType, ProtocolError
-from unimeter.wire.v2_administration import packet_type_on_behalf
+from unimeter.wire.v2_on_behalf import packet_type_on_behalf
 
 OPS = Actor("aaaabbbbcccc", "operations ü", "binary", "10.0.0.9")
 

@@ -42,8 +42,8 @@ from unimeter.wire.framer import (
 )
 from unimeter.wire.messages import ErrorCode, ErrorReply, PacketType, Status
 from unimeter.wire.v1_requests import has_all_timestamps
-from unimeter.wire.v2_administration import packet_type_on_behalf
 from unimeter.wire.v2_ingest import session_of
+from unimeter.wire.v2_on_behalf import packet_type_on_behalf
 
 if TYPE_CHECKING:
     from unimeter.server.connection import Connection

@@ -1,4 +1,4 @@
-"""Keys, webhooks and the trail in version 2, and whose a request is.
+"""Keys, webhooks and the trail in version 2.
 
 Owns packet types 0x50-0x57: JSON in one text, because these messages are few, are read by
 people, and grow with the product.
@@ -6,13 +6,6 @@ people, and grow with the product.
     request     [reads: min_position u64 | flags u8 |]  text32: one JSON object
     response    position u64 | text32: one JSON object       (a plain "done": position only)
     text32      u32 length, then that many bytes of UTF-8
-
-and ON_BEHALF (0x5F), in which a node sends on a request together with who made it:
-
-    actor length u16 | actor, JSON | packet type u8 | the request's own payload
-
-Its answer is that of the request inside. Only a node may send one: `server.connection` refuses
-it from a client, and the actor of any other request is who is logged in.
 
 A key's hashes travel one way, to the node; a webhook's secret comes back once, to whoever
 creates it.
@@ -25,12 +18,10 @@ from typing import Any, Final
 
 from unimeter import limits
 from unimeter.canonical import Fields, dump, parse
-from unimeter.control import Actor, Webhook
+from unimeter.control import Webhook
 from unimeter.control_json import (
     ID_CHARACTERS_MAX,
     POSITION_MAX,
-    actor_json,
-    actor_of,
     audit_json,
     audit_of,
     delivery_json,
@@ -41,7 +32,7 @@ from unimeter.control_json import (
     webhook_of,
 )
 from unimeter.errors import InvalidInputError
-from unimeter.wire.codec import Buffer, Reader, Writer
+from unimeter.wire.codec import Reader, Writer
 from unimeter.wire.messages import (
     AuditList,
     AuditListReply,
@@ -67,20 +58,6 @@ _REPLY_DEPTH_MAX: Final = 8  # a list of webhooks, each with its deliveries' att
 
 Put = Callable[[Writer, Any], None]
 Get = Callable[[Reader], Any]
-
-WITH_ACTOR: Final = frozenset(
-    {
-        PacketType.METRIC_PUT,
-        PacketType.METRIC_DELETE,
-        PacketType.TRANSFER_LEADER,
-        PacketType.KEY_PUT,
-        PacketType.KEY_REVOKE,
-        PacketType.WEBHOOK_PUT,
-        PacketType.WEBHOOK_DELETE,
-        PacketType.WEBHOOK_CONTROL,
-    }
-)
-"""Requests of which the trail says who made them: what ON_BEHALF may hold."""
 
 
 # --- the text ----------------------------------------------------------------------
@@ -310,39 +287,3 @@ RESPONSES: Final[dict[int, tuple[type, Put, Get]]] = {
         (PacketType.AUDIT_LIST, AuditListReply, _put_trail, _get_trail),
     )
 }
-
-
-# --- on behalf ------------------------------------------------------------------------
-
-
-def encode_on_behalf(actor: Actor, packet_type: int, payload: Buffer) -> bytes:
-    """The payload of ON_BEHALF: a request's own payload, and who made it."""
-    assert packet_type in WITH_ACTOR
-    writer = Writer()
-    who = dump(actor_json(actor))
-    writer.u16(len(who), "length of the actor")
-    writer.raw(who)
-    writer.u8(packet_type, "packet type")
-    writer.raw(payload)
-    return writer.payload()
-
-
-def decode_on_behalf(payload: Buffer) -> tuple[Actor, int, bytes]:
-    """(actor, packet type, payload) of the request inside; ProtocolError if there is none."""
-    reader = Reader(payload)
-    who = reader.take(reader.u16("length of the actor"), "actor")
-    packet_type = reader.u8("packet type")
-    if packet_type not in WITH_ACTOR:
-        raise ProtocolError(f"packet type {packet_type:#04x} is not made on behalf of anybody")
-    try:
-        actor = actor_of(parse(who))
-    except InvalidInputError as error:
-        raise ProtocolError(str(error)) from None
-    return actor, packet_type, reader.take(reader.remaining, "request")
-
-
-def packet_type_on_behalf(payload: Buffer) -> int:
-    """The packet type of the request inside; -1 if there is none."""
-    view = memoryview(payload)
-    at = 2 + int.from_bytes(view[:2], "little")
-    return view[at] if at < len(view) else -1
