@@ -31,8 +31,8 @@ cluster-demo: $(VENV)/.kernels ## meter through kills and pauses of three nodes,
 run: $(VENV)/.kernels ## start a node on ./unimeter-data
 	@$(bin)/unimeter serve $(ARGS)
 
-test: $(VENV)/.installed-dev test-interpreted ## run the tests: a part interpreted, then all of them compiled
-	$(bin)/python -m pytest -n $(WORKERS) $(ARGS)
+test: $(VENV)/.installed-dev test-interpreted ## run the tests but test-web: a part interpreted, then all compiled
+	$(bin)/python -m pytest -n $(WORKERS) --ignore=tests/web $(ARGS)
 
 test-interpreted: $(VENV)/.installed-dev ## run engine and wire tests with the kernels interpreted
 	UNIMETER_PURE=1 $(bin)/python -m pytest -n $(WORKERS) $(wildcard tests/engine tests/wire)
