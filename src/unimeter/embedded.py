@@ -366,9 +366,7 @@ class EmbeddedWatch(Watch):
         for alert in batch.alerts:
             place = Place(alert.position, batch.before.entry)
             self._found.append((alert.record(self._meter._path), place))
-        last = len(batch.totals) - 1
-        for number, total in enumerate(batch.totals):
-            place = batch.place if number == last else batch.before
+        for total, place in batch.placed():
             self._found.append((_change(total), place))
         if batch.overflow:
             self._found.append((Overflow(batch.place.entry), batch.place))

@@ -100,6 +100,18 @@ def test_position_resumes_without_loss_or_repetition(meter: Any) -> None:
         assert isinstance(found[0], AlertRecord) and total(found[1]) == (1, "tokens", 150)
 
 
+def test_a_position_between_two_totals_of_one_message_resumes_with_both(meter: Any) -> None:
+    with meter.watch(accounts=[1, 2], metrics=["tokens"]) as watch:
+        for _ in range(2):
+            watch.get(10)
+        meter.ingest([Event(n, "tokens", 1) for n in (1, 2)])
+        watch.get(10)
+        between = watch.position
+    with meter.watch(accounts=[1, 2], metrics=["tokens"], after=between) as watch:
+        assert {total(watch.get(10)) for _ in range(2)} == {(1, "tokens", 1), (2, "tokens", 1)}
+        assert watch.get(0.05) is None
+
+
 def test_everything_or_only_a_part(meter: Any) -> None:
     with (
         meter.watch() as everything,

@@ -78,9 +78,7 @@ class WatchPush:
         for alert in batch.alerts:
             kind, payload = v2.encode_push(AlertPush(alert, node.node_id), position)
             frames.append(push_frame(VERSION_2, kind, payload))
-        last = len(batch.totals) - 1
-        for number, total in enumerate(batch.totals):
-            place = batch.place if number == last and not batch.overflow else batch.before
+        for total, place in batch.placed():
             payload = total_push_payload(total.position, *place, _bytes_of(total))
             frames.append(push_frame(VERSION_2, PacketType.TOTAL_PUSH, payload))
         if batch.overflow:

@@ -22,7 +22,7 @@ apart and each has the newest values. `Batch` has bounds of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -65,6 +65,13 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.alerts or self.totals or self.overflow)
+
+    def placed(self) -> Iterator[tuple[Total, Place]]:
+        """Each total with the place that holds once it is sent: that of all, with the last."""
+        last = len(self.totals) - 1
+        for number, total in enumerate(self.totals):
+            is_all = number == last and not self.overflow
+            yield total, self.place if is_all else self.before
 
 
 class Sink(Protocol):

@@ -128,6 +128,21 @@ def test_the_id_of_the_last_event_resumes_without_loss_or_repetition(server: Run
         assert reader.read("total").data["value"] == 151
 
 
+def test_an_id_between_two_totals_of_one_batch_resumes_with_both(server: Running) -> None:
+    query = "?account=1&account=2&metric=tokens&alerts=false"
+    with opened(server, query) as reader:
+        begun = [reader.read("total").id for _ in range(2)]
+        assert begun[0].endswith(".0") and not begun[1].endswith(".0")
+        server.send([{"account": n, "metric": "tokens", "value": 1} for n in (1, 2)])
+        first, second = reader.read("total"), reader.read("total")
+        assert first.id == begun[1] != second.id
+    with opened(server, query, first.id) as reader:
+        assert [reader.read("total").data["account"] for _ in range(2)] == [1, 2]
+    with opened(server, query, second.id) as reader:
+        send(server, 2, 1)
+        assert reader.read("total").data["value"] == 2
+
+
 def test_only_alerts_or_only_totals(server: Running) -> None:
     with opened(server, "?totals=false") as alerts, opened(server, "?alerts=false") as totals:
         send(server, 1, 150)

@@ -203,9 +203,7 @@ class EventStream(Response):
             % (alert.position, batch.before.entry, self._alert(alert))
             for alert in batch.alerts
         ]
-        last = len(batch.totals) - 1
-        for number, total in enumerate(batch.totals):
-            place = batch.place if number == last and not batch.overflow else batch.before
+        for total, place in batch.placed():
             pieces.append(b"event: total\nid: %d.%d\ndata: %b\n\n" % (*place, total_json(total)))
         if batch.overflow:
             data = _encode({"position": batch.place.entry})
