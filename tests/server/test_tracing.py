@@ -228,6 +228,7 @@ def test_the_service_has_a_name_that_the_environment_may_change(
 
 OFF = """
 import asyncio, sys
+import unimeter.server.process
 from unimeter.server.server import Server
 async def main():
     async with Server(":memory:", port=0, http_port=0) as server:
