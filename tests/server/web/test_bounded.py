@@ -83,6 +83,20 @@ def test_a_long_stream_does_not_grow_memory(node: MeasuredNode, kind: str) -> No
     assert peak - before < GROWTH_BYTES_MAX, f"{(peak - before) / 2**20:.0f} MiB for 96 MiB"
 
 
+@pytest.mark.parametrize("kind", [NDJSON, "text/csv"])
+def test_a_line_without_end_is_not_kept(node: MeasuredNode, kind: str) -> None:
+    send(node, kind, 4, PADDING)
+    before = node.resident_bytes()
+    reply = httpx.post(
+        f"http://127.0.0.1:{node.http_port}/v1/events",
+        content=(b"x" * 2**16 for _ in range(1024)),
+        headers={"Content-Type": kind},
+        timeout=60,
+    )
+    assert reply.status_code == 413 and reply.json()["errors"][0]["path"] == "line 1"
+    assert node.resident_bytes() - before < GROWTH_BYTES_MAX
+
+
 def test_others_are_answered_while_a_stream_goes_on(node: MeasuredNode) -> None:
     sender = threading.Thread(target=send, args=(node, NDJSON, 12))
     sender.start()
