@@ -180,6 +180,15 @@ def test_every_packet_type_has_its_rights_and_its_sample() -> None:
     assert set(frames()) == asked
 
 
+def test_what_changes_something_needs_more_than_reading() -> None:
+    """Said once more, apart from the table that the walks below are made from."""
+    lists = {PacketType.KEY_LIST, PacketType.WEBHOOK_LIST, PacketType.AUDIT_LIST}
+    admin = {kind for kind, right in PACKET_RIGHTS.items() if right is Scope.ADMIN}
+    assert admin == {PacketType(kind) for kind in v2.WITH_ACTOR} | lists
+    ingest = {kind for kind, right in PACKET_RIGHTS.items() if right is Scope.INGEST}
+    assert ingest == {PacketType.INGEST_ASYNC, PacketType.INGEST_SYNC}
+
+
 def test_without_a_key_every_packet_is_refused_and_nothing_of_it_is_done() -> None:
     async def body(place: Place) -> None:
         before = place.applied
@@ -578,6 +587,23 @@ def test_nobody_is_asked_at_open_pages_only() -> None:
                 is_known = one.path in ("/v1/session", "/openapi.json")
                 assert is_page or is_known, f"{one.method} {one.path} asks nobody who he is"
                 assert is_known or not one.path.startswith("/v1/"), one.path
+
+    place(body)
+
+
+ASKS = ("/v1/metrics/dry-run", "/v1/session")  # a body that asks, and changes nothing
+FOR_ADMINS = ("key", "audit", "webhook")
+
+
+def test_routes_that_change_something_need_more_than_reading() -> None:
+    async def body(place: Place) -> None:
+        for one in guarded(place.server):
+            where = (one.method, one.path)
+            if any(word in one.path for word in FOR_ADMINS):
+                assert one.scope is Scope.ADMIN, where
+            elif one.method != "GET" and one.path not in ASKS:
+                is_event = "event" in one.path or "otlp" in one.path
+                assert one.scope is (Scope.INGEST if is_event else Scope.ADMIN), where
 
     place(body)
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +454,11 @@ def test_nodes_speak_tls_to_each_other_and_a_stranger_is_not_heard(
                 assert server.cluster is not None
                 assert len(server.cluster.peers._out) == 2
             await _strangers(ports[0], foreign)
+            assert servers[0].cluster is not None
+            acceptor = servers[0].cluster.peers._listener
+            assert isinstance(acceptor, accepting.Acceptor)
+            # It is refused by its certificate, and not for its silence later on.
+            await until(lambda: acceptor.handshakes_failed > 0, 2)
             await _fetch(servers, ports)
         finally:
             for server in servers:
@@ -476,9 +482,11 @@ def test_nodes_speak_tls_to_each_other_and_a_stranger_is_not_heard(
         """The repair's blocking sockets speak TLS as well."""
         gone = servers.pop(0)
         assert gone.cluster is not None
-        hello, context = gone.cluster.hello(), peer_client_context(gone.config)
+        hello = replace(gone.cluster.hello(), last_index=2**32)  # as new as can be
+        context = peer_client_context(gone.config)
         await gone.stop()  # who asks is not running yet
         places = {2: ("127.0.0.1", ports[1])}
+        await until(lambda: len(servers[0].cluster.peers._in) == 1)  # type: ignore[union-attr]
         entry = await asyncio.to_thread(
             fetch_entry, places, SECRET.encode(), hello, 2, 5.0, print, context
         )
