@@ -15,7 +15,9 @@ from unimeter.engine.applied import Applied
 from unimeter.raft.messages import Entry
 from unimeter.server.node import Node
 from unimeter.server.platform import ListenError, Platform
+from unimeter.server.webhook_lanes import Pace
 from unimeter.sim.process import Process, Workers
+from unimeter.sim.receivers import SimOutbound
 from unimeter.sim.scheduler import SECOND
 from unimeter.sim.transport import FakeSocket
 from unimeter.storage.disk import DiskFullError, FatalStorageError
@@ -90,6 +92,14 @@ class SimPlatform(Platform):
                 return entry
             say(f"node {node_id} has no entry {index} to give, or can't be asked")
         return None
+
+    webhook_pace = Pace(
+        retry_seconds=(0.05, 0.1, 0.2, *(0.4,) * 30), inflight_max=3, open_max=24, done_max=12,
+        attempts_max=6, answer_seconds=1.0, retry_after_seconds_max=1.0, record_seconds=0.05,
+    )  # fmt: skip
+
+    def outbound(self) -> SimOutbound:
+        return SimOutbound(self.machine, self.process)
 
     def connections_max(self) -> int:
         return 1000

@@ -34,6 +34,7 @@ from unimeter.sim.options import Options
 from unimeter.sim.people import People
 from unimeter.sim.platform import DATA_DIR, START_NS
 from unimeter.sim.process import Process
+from unimeter.sim.receivers import Receivers
 from unimeter.sim.scheduler import MILLISECOND, SECOND, Scheduler
 from unimeter.sim.situations import Situations
 from unimeter.sim.story import Story
@@ -90,6 +91,7 @@ class World:
         ]
         blank = replica_checks.ReplicaCheck.turn
         self._turns = [one.turn for one in self.checks if type(one).turn is not blank]
+        self.receivers = Receivers()
         self.people = People(self, chance.fork("people"))
         self.faults = Faults(self, chance.fork("faults"))
         self._by_ip = {machine.ip: machine for machine in self.machines.values()}
@@ -153,6 +155,7 @@ class World:
             and m.node.replica.raft.last_index == newest
             and m.node.idle
             and (m.server.cluster is None or m.server.cluster.joining.is_active)
+            and not self.receivers.missing(m.node)
             for m in machines
             if m.server is not None
         )
