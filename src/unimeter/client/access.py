@@ -110,7 +110,7 @@ def reason_of(error: BaseException, context: ssl.SSLContext | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        words = (error.reason or str(error)).replace("_", " ").lower()
+        words = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
         return f"the TLS handshake failed ({words}); does that port speak TLS?"
     if context is not None and isinstance(error, ConnectionResetError | ConnectionAbortedError):
         return f"the TLS handshake failed ({error}); does that port speak TLS?"
