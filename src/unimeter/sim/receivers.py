@@ -52,7 +52,7 @@ class Receivers:
         record = state.webhooks[ids[0]]
         alert = verify(body, headers, record.secret, tolerance=None).alert
         line = alert_at(node.machine, alert.position)
-        ident = webhook_message.alert_id(node.machine.cluster_id, alert.position)
+        ident = f"alert_{node.machine.cluster_id[:8].hex()}_{alert.position}"
         if (
             body != webhook_message.alert_body(line)
             or headers["webhook-id"] != ident
