@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import zstandard
 from tests.server.web.running import Running, running
 
 from unimeter import limits
+from unimeter.errors import BackpressureError
 from unimeter.keys import ANYBODY, new_key, record_of
 from unimeter.wire.messages import KeyPut
 
@@ -415,6 +417,67 @@ def test_bodies_of_all_requests_have_one_bound_and_the_rest_come_again() -> None
         bodies.give_back(900)
         assert server.send([event("a")])["stored"] == 1
         assert bodies.held_bytes == 0, "every request gave back what it held"
+
+
+# --- a node that asks to wait ------------------------------------------------------------
+
+
+class Busy:
+    """A gateway that tells some attempts to wait."""
+
+    def __init__(self, server: Running, attempts: set[int]) -> None:
+        assert server.server.site is not None
+        self._gateway = server.server.site.gateway
+        self._real = self._gateway.ingest
+        self._gateway.ingest = self.ingest  # type: ignore[method-assign]
+        self.attempts, self.asked = attempts, 0
+
+    async def ingest(self, columns: Any, principal: Any) -> Any:
+        self.asked += 1
+        if self.asked in self.attempts:
+            raise BackpressureError("the disk is full", 0.01)
+        return await self._real(columns, principal)
+
+
+@pytest.fixture
+def fresh() -> Iterator[Running]:
+    """A server of this test's own."""
+    with running() as found:
+        found.metric("api_calls")
+        yield found
+
+
+def test_a_stream_is_held_while_the_node_asks_to_wait(fresh: Running) -> None:
+    busy = Busy(fresh, {1, 2, 4})
+    line = json.dumps(event("held")).encode() + b"\n"
+    count = limits.HTTP_CHUNK_EVENTS + 5
+    assert fresh.send(line * count, NDJSON)["stored"] == count
+    assert busy.asked == 5 and fresh.total("held", "api_calls") == count
+
+
+def test_a_stream_that_is_held_too_long_says_what_was_stored(
+    fresh: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HTTP_STREAM_WAIT_SECONDS", 0)
+    Busy(fresh, set(range(2, 1000)))
+    line = json.dumps(event("held")).encode() + b"\n"
+    count = limits.HTTP_CHUNK_EVENTS + 5
+    reply = fresh.send(line * count, NDJSON, status=503)
+    assert reply["stored"] == reply["lines"] == limits.HTTP_CHUNK_EVENTS
+    assert "disk is full" in reply["detail"]
+    assert fresh.total("held", "api_calls") == limits.HTTP_CHUNK_EVENTS
+
+
+def test_a_batch_is_told_to_come_again_and_which_parts_of_it_are_there(fresh: Running) -> None:
+    Busy(fresh, {1, 3})
+    body = [event("part", id=str(n)) for n in range(limits.EVENTS_PER_BATCH_MAX + 5)]
+    reply = fresh.http.post("/v1/events", json=body[:5])
+    assert reply.status_code == 503 and int(reply.headers["Retry-After"]) > 0
+    assert "stored" not in reply.json()
+    reply = fresh.http.post("/v1/events", json=body)
+    assert reply.status_code == 503 and reply.json()["stored"] == limits.EVENTS_PER_BATCH_MAX
+    again = fresh.send(body)
+    assert (again["stored"], again["duplicates"]) == (5, limits.EVENTS_PER_BATCH_MAX)
 
 
 # --- rights ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from unimeter import limits
+from unimeter.errors import UnimeterError
 from unimeter.keys import Scope
 from unimeter.server.web.answers import answer
 from unimeter.server.web.call import Call
@@ -73,7 +74,7 @@ async def _take_many(call: Call, found: list[EventBody], root: str) -> Response:
     for part in parts:
         try:
             await store_part(call, part, tally)
-        except Exception as error:
+        except (UnimeterError, Problem) as error:
             raise tally.failed(error) from error
     return answer(tally.body(), tally.position)
 
