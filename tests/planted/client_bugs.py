@@ -94,16 +94,16 @@ BUGS = (
         "twice.",
         (
             Edit(
-                "client.subscription",
-                "Subscription._take",
-                "if push.alert.position <= self._received:",
+                "client.feeds",
+                "AlertFeed.take",
+                "if push.alert.position <= self.place:",
                 "if False:",
             ),
             Edit(
-                "client.subscription",
-                "Subscription._take",
-                "self._request = replace(self._request, after=self._received)",
-                "pass",
+                "client.feeds",
+                "AlertFeed.request",
+                "return replace(self._request, after=self.place)",
+                "return replace(self._request, after=0)",
             ),
         ),
         Test("tests/client/test_aio.py", r"\[2, 3, 4, 2, 3, 4"),
