@@ -30,7 +30,9 @@ def test_a_key_is_shown_by_no_repr(make: type) -> None:
     assert Hello(token=b"secret") != Hello(token=b"other"), "it is there all the same"
 
 
-@pytest.mark.parametrize("key", ["um_short", "hunter2", 7, KEY + "_more"])
+@pytest.mark.parametrize(
+    "key", ["um_short", "hunter2", 7, KEY + "_more"], ids=["short", "word", "number", "long"]
+)
 def test_what_is_no_key_is_refused_without_being_repeated(key: Any) -> None:
     with pytest.raises(InvalidInputError) as found:
         Client(["localhost:7001"], key=key)
