@@ -7,6 +7,7 @@ from tests.planted import (
     client_bugs,
     engine_bugs,
     raft_bugs,
+    security_bugs,
     server_bugs,
     session_bugs,
     storage_bugs,
@@ -15,6 +16,7 @@ from tests.planted.bug import Bug
 
 BUGS: tuple[Bug, ...] = (
     *raft_bugs.BUGS,
+    *security_bugs.BUGS,
     *storage_bugs.BUGS,
     *engine_bugs.BUGS,
     *administration_bugs.BUGS,
