@@ -352,7 +352,9 @@ def test_everything_else_is_beyond(host: str) -> None:
 
 @pytest.mark.parametrize("options", [{"bind": "10.0.0.7"}, {"advertise": "meter.example.com:7001"}])
 def test_other_hosts_are_let_in_with_a_key_or_on_demand_only(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=r"unimeter keys create root.*admin-key-file.*insecure"):
+    with pytest.raises(
+        InvalidInputError, match=r"unimeter keys create root.*admin-key-file.*insecure"
+    ):
         check_bind(Config(**options), is_open=True)
     check_bind(Config(**options), is_open=False)
     check_bind(Config(**options, insecure=True), is_open=True)
