@@ -52,6 +52,8 @@ class Actor:
     address: str = ""
 
 
+FROM_OUTSIDE: Final = ("binary", "http")  # ways in for which a key is asked once there is one
+
 UNKNOWN: Final = Actor()
 """Whoever made a change that says nothing of who made it."""
 

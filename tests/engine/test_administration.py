@@ -377,6 +377,36 @@ def test_refused_changes_are_in_the_trail_with_their_reason(log: Log) -> None:
     assert log.machine.administration.audit[-1].actor == OPS
 
 
+def test_once_there_is_a_key_nobody_changes_anything_without_one(log: Log) -> None:
+    nobody = Actor("", "anybody", "binary", "10.0.0.7:1")
+    first = key_json(a_key(), with_hashes=True)
+    put = put_body(MetricSchema("m", AggType.SUM))
+
+    def tried(kind: int, body: bytes) -> int:
+        return log.apply(kind, body).error_code
+
+    put_first = entries.admin_body("key.put", nobody, key=first)
+    assert tried(entries.ADMIN, put_first) == 0, "while there is none, anybody makes the first"
+    before = log.machine.administration.generation
+    assert tried(entries.ADMIN, put_first) == 0, "a repeat of it is no change"
+    second = key_json(a_key("b"), with_hashes=True)
+    for operation, fields in (
+        ("key.put", {"key": second}),
+        ("key.revoke", {"id": "a" * 12}),
+        ("webhook.put", {"webhook": webhook_json(a_webhook(), with_secret=True)}),
+    ):
+        body = entries.admin_body(operation, nobody, **fields)
+        assert tried(entries.ADMIN, body) == changes.UNAUTHENTICATED
+        assert log.told()[0] == operation
+    for kind, inner in ((entries.METRIC_PUT, put), (entries.METRIC_DELETE, b"m")):
+        body = entries.on_behalf_body(nobody, kind, inner)
+        assert tried(entries.ON_BEHALF, body) == changes.UNAUTHENTICATED
+    assert log.machine.administration.generation == before
+    assert not log.machine.administration.webhooks and not log.machine.catalog.by_code
+    embedded = Actor(via="embedded")
+    assert tried(entries.ON_BEHALF, entries.on_behalf_body(embedded, entries.METRIC_PUT, put)) == 0
+
+
 def test_a_note_is_a_line_of_the_trail_and_nothing_else(log: Log) -> None:
     before = log.machine.administration.encode()
     assert log.admin("note", action="leader.transfer", target="2") == ""

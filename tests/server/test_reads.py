@@ -336,3 +336,21 @@ def test_version_1_reads_on_any_node_what_another_acknowledged(w: World) -> None
     w.cuts.clear()
     w.tick(10)
     assert client.count(asked) == 4
+
+
+def test_who_is_told_that_it_is_late_may_stand_in_line_again() -> None:
+    clock = [0.0]
+    reads = Reads(lambda context: True, lambda: clock[0], bytes(8))
+    told: list[str] = []
+
+    def again() -> None:
+        told.append("late")
+        reads.at_position(2, lambda: told.append("run"), lambda: told.append("late again"))
+
+    for position in (5, 6, 7):
+        reads.at_position(position, lambda: told.append("never"), again)
+    clock[0] = 1_000.0
+    reads.tick()
+    assert told == ["late"] * 3 and len(reads) == 3
+    reads.applied(2)
+    assert told == ["late"] * 3 + ["run"] * 3 and len(reads) == 0

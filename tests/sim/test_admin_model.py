@@ -20,6 +20,7 @@ from unimeter.sim.failures import CheckFailed
 from unimeter.types import AggType, AlertThreshold, MetricSchema
 
 OPS = Actor("aaaaaaaaaaaa", "ops ü", "http", "10.0.0.9")
+ANYBODY = Actor("", "anybody", "binary", "10.0.0.7")  # who is refused once there is a key
 SECRETS = ["whsec_" + letter * 44 for letter in "AB"]
 METRIC = MetricSchema("m", AggType.SUM, thresholds=[AlertThreshold("t", 1, True)])
 
@@ -99,10 +100,12 @@ CHANGES = st.one_of(
 )
 
 
-def carry_out(audited: Audited, operation: str, fields: dict[str, Any]) -> None:
+def carry_out(
+    audited: Audited, operation: str, fields: dict[str, Any], actor: Actor = OPS
+) -> None:
     """One change, in the machine and the model, compared after it."""
     if operation == "put":
-        body = entries.on_behalf_body(OPS, entries.METRIC_PUT, put_body(METRIC))
+        body = entries.on_behalf_body(actor, entries.METRIC_PUT, put_body(METRIC))
         audited.apply(entries.ON_BEHALF, body)
     elif operation == "plain put":
         audited.put(METRIC, 1)
@@ -110,12 +113,12 @@ def carry_out(audited: Audited, operation: str, fields: dict[str, Any]) -> None:
         body = entries.on_behalf_body(UNKNOWN, entries.METRIC_DELETE, b"m")
         audited.apply(entries.ON_BEHALF, body)
     else:
-        audited.apply(entries.ADMIN, entries.admin_body(operation, OPS, **fields))
+        audited.apply(entries.ADMIN, entries.admin_body(operation, actor, **fields))
 
 
-@given(st.lists(CHANGES, max_size=25))
+@given(st.lists(st.tuples(CHANGES, st.sampled_from([OPS, OPS, ANYBODY])), max_size=25))
 def test_the_model_and_the_engine_agree_on_every_change(
-    changes: list[tuple[str, dict[str, Any]]],
+    changes: list[tuple[tuple[str, dict[str, Any]], Actor]],
 ) -> None:
     audited = Audited()
     audited.put(METRIC)
@@ -124,9 +127,9 @@ def test_the_model_and_the_engine_agree_on_every_change(
     carry_out(audited, "webhook.put", {"webhook": a_webhook("a", SECRETS[0], 2, 1)})
     progress = {"id": "wh_" + "a" * 12, "delivery": a_delivery(2, {4}, {3}, 0)}
     carry_out(audited, "webhook.progress", progress)
-    for operation, fields in changes:
+    for (operation, fields), actor in changes:
         audited.now += 1
-        carry_out(audited, operation, fields)
+        carry_out(audited, operation, fields, actor)
     audited.auditor.check_machine("n1", audited.machine)
 
 

@@ -23,7 +23,7 @@ from typing import Final
 
 from unimeter import limits
 from unimeter.canonical import Fields, dump, line, parse
-from unimeter.control import DONE, Actor, AuditRecord, Delivery, WebhookRecord
+from unimeter.control import DONE, FROM_OUTSIDE, Actor, AuditRecord, Delivery, WebhookRecord
 from unimeter.control_json import (
     audit_json,
     audit_of,
@@ -85,6 +85,10 @@ class Administration:
         )
 
     # --- looking -----------------------------------------------------------------
+
+    def is_closed_to(self, actor: Actor) -> bool:
+        """Whether this entry's author came by a port, without a key, though there is one."""
+        return bool(self.keys) and not actor.key and actor.via in FROM_OUTSIDE
 
     def trail(self, before: int, limit: int) -> tuple[list[AuditRecord], bool]:
         """Lines of entries before `before` (0: from the newest), newest first; are there more."""

@@ -7,6 +7,9 @@
     webhook.progress how far the leader's deliveries have come; void after a replay
     note             nothing but a line of the trail
 
+Once there is a key, whoever came by a port without showing one changes nothing: a node that had
+not applied the first key yet may have let them in, the log has the last word.
+
 A body that is no such change is refused with a code and a sentence, like a change that the
 rules forbid; the entry stays in the log and changes nothing. Every replica must say the same, so
 nothing here asks the host, and no sentence is made by a library. Sentences repeat nothing of the
@@ -55,6 +58,9 @@ INVALID_INPUT: Final = 4
 NOT_FOUND: Final = 5
 ALREADY_EXISTS: Final = 6
 
+UNAUTHENTICATED: Final = 13
+
+NO_KEY: Final = "there is a key, and whoever asks for this showed none"
 INVALID: Final = "invalid"  # the trail's word for a body that is no change
 _ACTION_CHARACTERS_MAX: Final = 32
 _SECRETS: Final = ("verifier", "portal_secret", "secret")  # fields that nobody is shown
@@ -95,6 +101,8 @@ class Change:
         if change is None:
             raise InvalidInputError("the change is none that is known here")
         self.action = operation
+        if operation != "key.put":  # which may repeat the very first one
+            self._check_let_in()
         return change(self, fields)
 
     # --- keys --------------------------------------------------------------------
@@ -112,6 +120,7 @@ class Change:
             if replace(known, created_ns=0) != replace(key, created_ns=0, revoked_ns=0):
                 raise Refused(ALREADY_EXISTS, "there is another key of that id")
             return False
+        self._check_let_in()
         if not keys and Scope.ADMIN not in key.scopes:
             raise Refused(
                 INVALID_INPUT,
@@ -226,6 +235,10 @@ class Change:
         return True
 
     # --- checks --------------------------------------------------------------------
+
+    def _check_let_in(self) -> None:
+        if self.state.is_closed_to(self.actor):
+            raise Refused(UNAUTHENTICATED, NO_KEY)
 
     def _named(self, fields: Fields, among: dict[str, Any], what: str) -> Any:
         """What the change is about, which must be there."""

@@ -31,7 +31,7 @@ from unimeter.engine.catalog import (
     Metric,
     decode_schema,
 )
-from unimeter.engine.changes import INVALID
+from unimeter.engine.changes import INVALID, NO_KEY, UNAUTHENTICATED
 from unimeter.engine.count import Counter
 from unimeter.engine.sessions import Session, Sessions, remembered
 from unimeter.engine.snapshot import MAGIC, Source, padded, words
@@ -43,6 +43,7 @@ _REFUSALS: Final = {
     INVALID_INPUT: "the definition breaks a rule",
     NOT_FOUND: "there is no metric of that code",
     ALREADY_EXISTS: "there is a metric of that code, and it can't be changed so",
+    UNAUTHENTICATED: NO_KEY,
 }
 """What the trail says of a refused change of the catalog, whose own sentence quotes."""
 
@@ -117,7 +118,13 @@ class Machine:
             applied.error_code, applied.error = INVALID_INPUT, str(error)
             self._tell(applied, UNKNOWN, INVALID, "")
             return
-        if kind == entries.METRIC_PUT:
+        is_put = kind == entries.METRIC_PUT
+        if self.administration.is_closed_to(actor):
+            applied.error_code, applied.error = UNAUTHENTICATED, NO_KEY
+            action = "metric.put" if is_put else "metric.delete"
+            target = entries.code_of_put(inner) if is_put else inner.decode("utf-8", "replace")
+            self._tell(applied, actor, action, target)
+        elif is_put:
             self._put_metric(applied, actor, inner)
         else:
             self._delete_metric(applied, actor, inner)

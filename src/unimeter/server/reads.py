@@ -122,31 +122,21 @@ class Reads:
         now = self._clock()
         if self._asked and now - self._asked_at > ASK_AGAIN_SECONDS:
             self.ask_again()
-        for name in ("_to_ask", "_asked"):
-            setattr(self, name, self._without_late(getattr(self, name), now))
-        if any(read.deadline <= now for _, _, read in self._by_position):
-            kept = []
-            for item in self._by_position:
-                if item[2].deadline <= now:
-                    self._turn_away(item[2])
-                else:
-                    kept.append(item)
-            heapq.heapify(kept)
-            self._by_position = kept
+        for read in self._take_late(now):  # who is told may stand in line again at once
+            self.timeouts += 1
+            read.late()
         self.ask()
 
-    def _without_late(self, reads: list[Waiting], now: float) -> list[Waiting]:
-        kept = []
-        for read in reads:
-            if read.deadline <= now:
-                self._turn_away(read)
-            else:
-                kept.append(read)
-        return kept
-
-    def _turn_away(self, read: Waiting) -> None:
-        self.timeouts += 1
-        read.late()
+    def _take_late(self, now: float) -> list[Waiting]:
+        """Those that have waited too long; they stand in no line any more."""
+        in_line = [read for _, _, read in self._by_position]
+        late = [read for read in self._to_ask + self._asked + in_line if read.deadline <= now]
+        if late:
+            self._to_ask = [read for read in self._to_ask if read.deadline > now]
+            self._asked = [read for read in self._asked if read.deadline > now]
+            self._by_position = [item for item in self._by_position if item[2].deadline > now]
+            heapq.heapify(self._by_position)
+        return late
 
     def statistics(self) -> dict[str, int]:
         """How many wait, questions asked, reads turned away."""

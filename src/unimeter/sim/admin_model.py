@@ -27,6 +27,7 @@ WHO: Final = "administration"
 INVALID_INPUT: Final = 4
 NOT_FOUND: Final = 5
 ALREADY_EXISTS: Final = 6
+UNAUTHENTICATED: Final = 13
 
 Json = dict[str, Any]
 
@@ -103,11 +104,15 @@ class AdminModel:
 
     def admin(self, index: int, timestamp_ns: int, change: Json, alerts: int) -> int:
         """Carry out an ADMIN entry that was read; its error code."""
-        operation = change["op"]
-        carry_out = getattr(self, "_" + operation.replace(".", "_"))
-        code, is_changed, target = carry_out(change, timestamp_ns, alerts)
-        action = operation
-        if operation == "webhook.control":
+        operation = action = change["op"]
+        is_closed = operation != "key.put" and self.is_closed_to(change["actor"])
+        code, is_changed, target = UNAUTHENTICATED, False, ""
+        if not is_closed:
+            carry_out = getattr(self, "_" + operation.replace(".", "_"))
+            code, is_changed, target = carry_out(change, timestamp_ns, alerts)
+        if is_closed:
+            pass  # what it would have done was not looked at
+        elif operation == "webhook.control":
             action = f"webhook.{change['action']}"
         elif operation == "note":
             action = change["action"]
@@ -122,6 +127,11 @@ class AdminModel:
         """A change of the catalog that was made or refused."""
         self._tell(index, timestamp_ns, actor, action, target, code)
         self._keep(index)
+
+    def is_closed_to(self, actor: Json) -> bool:
+        """Once there is a key, who comes by a port has to show one."""
+        from_outside = actor.get("via") in ("binary", "http")
+        return bool(self.keys) and from_outside and not actor.get("key")
 
     def _tell(
         self, index: int, timestamp_ns: int, actor: Json, action: str, target: str, code: int
@@ -158,6 +168,8 @@ class AdminModel:
         if known is not None:
             same = {**known, "created": 0} == {**key, "created": 0, "revoked": 0}
             return 0 if same else ALREADY_EXISTS, False, key["id"]
+        if self.is_closed_to(change["actor"]):
+            return UNAUTHENTICATED, False, key["id"]
         if not self.keys and "admin" not in key["scopes"]:
             return INVALID_INPUT, False, key["id"]
         if len(self.keys) >= KEYS_MAX:

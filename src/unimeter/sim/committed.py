@@ -20,7 +20,7 @@ from typing import Final
 
 from unimeter.limits import SESSION_KEEP_SECONDS, SESSION_WINDOW, SESSIONS_MAX
 from unimeter.sim import entry_reading
-from unimeter.sim.admin_model import AdminModel, Json, read_admin, read_on_behalf
+from unimeter.sim.admin_model import UNAUTHENTICATED, AdminModel, Json, read_admin, read_on_behalf
 from unimeter.sim.counting import Request, Row
 from unimeter.sim.failures import CheckFailed
 from unimeter.sim.metric_rules import NOT_FOUND, put_refusal
@@ -154,7 +154,10 @@ class Committed:
     def _change(self, expected: Expected, actor: Json, kind: int, body: bytes) -> Expected:
         """A change of the catalog, and its line of the trail; the same again leaves none."""
         put, is_same = kind == METRIC_PUT, False
-        if put:
+        if self.administration.is_closed_to(actor):
+            code = entry_reading.read_metric_put(body).schema.code if put else body.decode()
+            expected = replace(expected, error_code=UNAUTHENTICATED, code=code)
+        elif put:
             expected, is_same = self._put(expected, body)
         else:
             expected = self._delete(expected, body)
