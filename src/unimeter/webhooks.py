@@ -31,9 +31,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+from unimeter.accounts import account_of_json
 from unimeter.errors import ClientError, InvalidInputError
 from unimeter.instants import parse_ns
-from unimeter.types import Account, AlertRecord, Direction, from_ns
+from unimeter.types import AlertRecord, Direction, from_ns
 
 ID_HEADER: Final = "webhook-id"
 TIMESTAMP_HEADER: Final = "webhook-timestamp"
@@ -43,7 +44,6 @@ VERSION: Final = "v1"
 TOLERANCE: Final = timedelta(minutes=5)
 ALERT_TYPE: Final = "alert.crossed"
 TEST_TYPE: Final = "webhook.test"
-EXACT_MAX: Final = 2**53 - 1
 _SIGNATURES_MAX: Final = 16  # in one header; a rotation has two
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -72,7 +72,7 @@ class Message:
         return AlertRecord(
             node_addr="",
             log_offset=int(data["offset"]),
-            account_id=_account_of(data["account"]),
+            account_id=account_of_json(data["account"]),
             metric_code=data["metric"],
             threshold_code=data["threshold"],
             value_at_cross=int(data["value"]),
@@ -124,15 +124,6 @@ def signed_headers(secret: str, ident: str, timestamp: int, body: bytes) -> dict
         TIMESTAMP_HEADER: str(timestamp),
         SIGNATURE_HEADER: sign(secret, ident, timestamp, body),
     }
-
-
-def _account_of(value: int | str) -> Account:
-    """Integers that a float would round come as digits, for readers that are not exact."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 20:
-        number = int(value)
-        if EXACT_MAX < number < 2**64 and value[0] != "0":
-            return number
-    return value
 
 
 _HEADERS: Final = (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)

@@ -100,9 +100,7 @@ CHANGES = st.one_of(
 )
 
 
-def carry_out(
-    audited: Audited, operation: str, fields: dict[str, Any], actor: Actor = OPS
-) -> None:
+def carry_out(audited: Audited, operation: str, fields: dict[str, Any], actor: Actor = OPS) -> None:
     """One change, in the machine and the model, compared after it."""
     if operation == "put":
         body = entries.on_behalf_body(actor, entries.METRIC_PUT, put_body(METRIC))

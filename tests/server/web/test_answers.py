@@ -63,3 +63,15 @@ def test_cells(value: Any, written: str) -> None:
 def test_a_cursor_is_safe_in_a_url(cursor: bytes) -> None:
     text = cursor_text(cursor)
     assert text.isascii() and all(char.isalnum() or char in "-_" for char in text)
+
+
+def test_an_account_is_written_so_that_it_can_be_read_back() -> None:
+    accounts: list[int | str] = [42, "42", 2**53 + 1, str(2**53 + 1), "str:x", "acme"]
+    found = exact([{"account": one, "value": 1} for one in accounts])
+    written = [42, "42", "9007199254740993", "str:9007199254740993", "str:str:x", "acme"]
+    assert [row["account"] for row in found] == written
+    assert exact({"accounts": accounts})["accounts"] == written
+    rows = csv_text(["account", "value"], [[one, 1] for one in accounts]).splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [
+        "42", "str:42", "9007199254740993", "str:9007199254740993", "str:str:x", "acme",
+    ]  # fmt: skip

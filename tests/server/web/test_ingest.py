@@ -16,7 +16,7 @@ from tests.server.web.running import Running, running
 
 from unimeter import limits
 from unimeter.errors import BackpressureError
-from unimeter.keys import ANYBODY, new_key, record_of
+from unimeter.keys import Principal, Scope, new_key, record_of
 from unimeter.wire.messages import KeyPut
 
 NDJSON = "application/x-ndjson"
@@ -500,6 +500,9 @@ def test_a_key_for_one_account_stores_nothing_of_a_batch_that_names_another() ->
         assert "stored" not in server.send(many, status=403)
 
 
+ROOT = Principal("aaaaaaaaaaaa", "root", frozenset([Scope.ADMIN]))  # who makes keys here
+
+
 def put_key(
     server: Running,
     key: str,
@@ -514,6 +517,6 @@ def put_key(
     gateway = server.server.site.gateway
 
     async def ask() -> None:
-        await gateway.ask(KeyPut(record), ANYBODY)
+        await gateway.ask(KeyPut(record), ROOT)
 
     server.run(ask())

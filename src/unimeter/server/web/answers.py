@@ -27,6 +27,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
+from unimeter.accounts import EXACT_MAX, account_text, json_account
 from unimeter.server.web.call import Call
 from unimeter.server.web.problems import bad
 
@@ -35,8 +36,8 @@ NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv; charset=utf-8"
 POSITION: Final = "Unimeter-Position"
 CURSOR: Final = "Unimeter-Cursor"
-EXACT_MAX: Final = 2**53 - 1  # the largest integer that every JSON reader keeps
 FORMATS: Final = ("json", "csv", "ndjson")
+_ACCOUNTS: Final = ("account", "accounts")
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 _OF_ACCEPT: Final = (("text/csv", "csv"), (NDJSON, "ndjson"), ("application/jsonl", "ndjson"))
 
@@ -112,15 +113,28 @@ def wanted_form(call: Call) -> str:
 
 
 def exact(value: Any) -> Any:
-    """`value` with every integer that a float would round as a string of digits."""
+    """`value` with every integer that a float would round as a string of digits.
+
+    What stands under "account" or "accounts" is written as `accounts` says.
+    """
     kind = type(value)
     if kind is int:
         return value if -EXACT_MAX <= value <= EXACT_MAX else str(value)
     if kind is dict:
-        return {key: exact(item) for key, item in value.items()}
+        return {
+            key: accounts_exact(item) if key in _ACCOUNTS else exact(item)
+            for key, item in value.items()
+        }
     if kind is list or kind is tuple:
         return [exact(item) for item in value]
     return value
+
+
+def accounts_exact(value: Any) -> Any:
+    """An account, or several, as they stand in JSON; anything else as `exact` has it."""
+    if isinstance(value, list | tuple):
+        return [accounts_exact(item) for item in value]
+    return json_account(value) if isinstance(value, int | str) else exact(value)
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
@@ -128,8 +142,12 @@ def csv_text(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")  # and so a cell with either is quoted
     writer.writerow([csv_cell(name) for name in columns])
+    accounts = [at for at, name in enumerate(columns) if name == "account"]
     for line in lines:
-        writer.writerow([csv_cell(value) for value in line])
+        cells = list(line)
+        for at in accounts:
+            cells[at] = None if cells[at] is None else account_text(cells[at])
+        writer.writerow([csv_cell(value) for value in cells])
     return buffer.getvalue()
 
 

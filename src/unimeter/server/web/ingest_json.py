@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from unimeter.accounts import account_of_json
 from unimeter.errors import InvalidInputError
 from unimeter.event_fields import NAMES, OPERATIONS, field_of
 from unimeter.instants import EXPECTED, parse_ns
@@ -94,7 +95,7 @@ def place_of(root: str, index: int) -> str:
 def columns_of(events: Sequence[EventBody], root: str = "$[", first: int = 0) -> v2.Columns:
     """The batch on its side. A problem names the event whose time can't be read."""
     return v2.Columns(
-        accounts=[event.account for event in events],
+        accounts=[account_of_json(event.account) for event in events],
         metric_codes=[event.metric for event in events],
         values=[event.value for event in events],
         timestamps_ns=_times(events, root, first),

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from unimeter.accounts import account_of_json
 from unimeter.control import AuditRecord
 from unimeter.errors import UnauthenticatedError
 from unimeter.keys import (
@@ -138,7 +139,8 @@ async def make_key(call: Call) -> Response:
     """POST /v1/keys."""
     body = await call.json(KeyBody)
     key = new_key(call.site.server.platform.entropy)
-    record = record_of(key, body.name, body.scopes, body.account, body.metric)
+    account = None if body.account is None else account_of_json(body.account)
+    record = record_of(key, body.name, body.scopes, account, body.metric)
     _, position = await call.site.gateway.ask(m.KeyPut(record), call.principal)
     shown = dict(zip(KEY_COLUMNS[:5], _key_cells(record)[:5], strict=True))
     headers = {"Cache-Control": "no-store", "Location": f"/v1/keys/{record.id}"}

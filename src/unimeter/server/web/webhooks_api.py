@@ -25,6 +25,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from unimeter import limits
+from unimeter.accounts import account_of_json
 from unimeter.control import Webhook, new_webhook
 from unimeter.keys import Scope
 from unimeter.server.node import Node
@@ -84,7 +85,8 @@ async def make_webhook(call: Call) -> Response:
     body = await call.json(WebhookBody)
     check_url(body.url)
     entropy = call.site.server.platform.entropy
-    record = new_webhook(entropy, body.url, body.accounts, body.metrics, body.secret, body.after)
+    accounts = [account_of_json(one) for one in body.accounts]
+    record = new_webhook(entropy, body.url, accounts, body.metrics, body.secret, body.after)
     response, position = await call.site.gateway.ask(m.WebhookPut(record), call.principal)
     assert isinstance(response, m.WebhookPutReply)
     shown = _object(call.site.server.node, response.webhook)

@@ -5,11 +5,12 @@ import { accountPath, integer, moment, words } from "./format.js";
 import { metricPath } from "./metric.js";
 import { time } from "./table.js";
 
-// The text that names an account: the string of digits "42" is not the number 42. (An integer too
-// long for a float comes as digits, too, and there are no string accounts of 16 digits and more
-// that anybody would tell from it here: then the number is meant.)
+// The text that names an account: the string of digits "42" is not the number 42. An integer too
+// long for a float comes as digits, and a string that looks like one begins with "str:" already.
+const LARGEST = BigInt(Number.MAX_SAFE_INTEGER);
+const isShortNumber = (text) => /^(0|[1-9][0-9]{0,15})$/.test(text) && BigInt(text) <= LARGEST;
 export const accountText = (account) =>
-  typeof account === "string" && (account.startsWith("str:") || /^(0|[1-9][0-9]{0,14})$/.test(account)) ? `str:${account}` : String(account);
+  typeof account === "string" && isShortNumber(account) ? `str:${account}` : String(account);
 
 // The account that a text names: the reverse.
 export const accountOf = (text) => (/^(0|[1-9][0-9]{0,19})$/.test(text) ? BigInt(text) : text.replace(/^str:/, ""));
