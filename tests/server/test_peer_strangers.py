@@ -55,7 +55,7 @@ def test_nodes_with_different_secrets_do_not_meet_and_say_what_to_look_at() -> N
         await until(lambda: one.count["closed_proof"] > 1 and two.count["closed_proof"] > 1)
         assert one.handler.ups == two.handler.ups == []
         assert one.handler.refusals == two.handler.refusals == []
-        reason = "(is the cluster's secret the same on both nodes?)"
+        reason = "(is the cluster's secret the same on both nodes, and peer_tls?)"
         await until(lambda: reason in one.peers.peer_statistics()[2]["reason"])
 
     on_net(body)

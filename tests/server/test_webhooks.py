@@ -642,7 +642,7 @@ def test_a_proposal_that_is_not_taken_is_made_again(tmp_path: Path) -> None:
         await receiver.until(lambda: sender.lanes.failures_of(2) == 1)
         assert (await site.state(ident))["state"] == "active"
         refusing("")
-        state = await site.until(ident, lambda found: found["state"] == "paused")
+        state = await site.until(ident, lambda found: found["state"] == "paused" and found["rows"])
         assert state["rows"][0]["attempts"] == 1
 
     with_site(tmp_path, body)

@@ -23,7 +23,7 @@ EXIT_CONFIG = 2
 
 def secret_of(key: str) -> str:
     """What nobody but its owner may have."""
-    return key.rpartition("_")[2]
+    return key.split("_", 2)[2]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.json_values import json_values
 from tests.server.web.running import Running, running
 
 from unimeter.server.server import Server
@@ -278,11 +279,7 @@ def test_no_bytes_make_the_http_port_fail_or_hang(locked: Running, data: bytes) 
         assert b"Traceback" not in answer
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
+JSON = json_values(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8))
 NAMES = st.sampled_from(["name", "scopes", "account", "metric", "key", "extra"])
 
 
