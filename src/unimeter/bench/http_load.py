@@ -128,7 +128,7 @@ def _check(node: MeasuredNode, source: HttpSource, result: LoadResult) -> None:
 
 def parse_cost(tape: JsonTape) -> list[Figure]:
     """Seconds of this process for one event: its JSON, and its frame."""
-    from unimeter.server.web.ingest_json import columns_of, decode_events
+    from unimeter.server.web.api.ingest_json import columns_of, decode_events
 
     body = tape.body(0)
 

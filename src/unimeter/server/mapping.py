@@ -14,7 +14,7 @@ What no rule matches is counted under its own name, refused or ignored, as ``[un
 Everything but `match` has a default, so an empty file, or none, is a mapping too. Words that
 are not known are refused with the place: a misspelt ``scale`` would be a wrong invoice.
 
-Refuses to know what an item looks like and how amounts are read (`server.web.drafts`).
+Refuses to know what an item looks like and how amounts are read (`server.web.compatible.drafts`).
 
 Rejected: expressions (JSONPath, CEL, templates). A path and a power of ten cover what the
 products themselves can say, and whoever reads the file sees what is counted.

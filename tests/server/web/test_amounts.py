@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.json_values import json_values
 
 from unimeter.limits import VALUE_MAX, VALUE_MIN
-from unimeter.server.web.amounts import (
+from unimeter.server.web.compatible.amounts import (
     Refused,
     amount,
     canonical,

@@ -8,8 +8,8 @@ import re
 import pytest
 from tests.server.web.running import Running
 
-from unimeter.server.web import pages
-from unimeter.server.web.pages import VIEWS, View
+from unimeter.server.web.dashboard import pages
+from unimeter.server.web.dashboard.pages import VIEWS, View
 
 SHELL_VIEWS = [view for view in VIEWS if "{" not in view.path]
 
@@ -107,7 +107,7 @@ def test_what_is_not_for_browsers_is_not_served(shared: Running, path: str) -> N
 def test_a_vendored_library_says_its_version_and_keeps_its_licence() -> None:
     from importlib import resources
 
-    folder = resources.files("unimeter.server.web") / "static" / "vendor" / "uplot"
+    folder = resources.files("unimeter.server.web.dashboard") / "static" / "vendor" / "uplot"
     said = (folder / "VENDORED.md").read_text()
     version = re.search(r"uPlot \(v([0-9.]+)\)", (folder / "uPlot.iife.min.js").read_text())
     assert version is not None and version[1] in said

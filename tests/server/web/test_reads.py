@@ -403,7 +403,7 @@ def test_accounts_are_found_by_name_and_beginning_once_each() -> None:
 
 def test_a_search_goes_on_where_the_page_before_it_ended(monkeypatch: Any) -> None:
     monkeypatch.setattr("unimeter.engine.search.SERIES_PER_STEP", 7)
-    monkeypatch.setattr("unimeter.server.web.accounts.SCANNED_MAX", 14)
+    monkeypatch.setattr("unimeter.server.web.api.accounts.SCANNED_MAX", 14)
     with running() as server:
         server.metric("one")
         server.send([{"account": n, "metric": "one"} for n in range(100)])

@@ -18,7 +18,7 @@ from tests.server.web.running import Running, running
 
 from unimeter.keys import sign_portal_token
 from unimeter.server import pumps
-from unimeter.server.web import stream
+from unimeter.server.web.api import stream
 
 THRESHOLD = {"thresholds": [{"code": "full", "value": 100}]}
 

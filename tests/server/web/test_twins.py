@@ -11,8 +11,8 @@ import pytest
 from tests.server.web.running import Running, running
 
 from unimeter.engine.alert_log import alert_at
-from unimeter.server.web import views
-from unimeter.server.web.history import History, Sample, quantile
+from unimeter.server.web.dashboard import views
+from unimeter.server.web.dashboard.history import History, Sample, quantile
 
 LARGE = 10**30
 ODD = "acme/eu.json"

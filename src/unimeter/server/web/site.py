@@ -32,33 +32,17 @@ from uvicorn.server import ServerState
 from unimeter.errors import BackpressureError, UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
-from unimeter.server.web import (
-    accounts,
-    docs_page,
-    dry_runs,
-    ingest,
-    keys,
-    lists,
-    login,
-    metrics_api,
-    openapi,
-    openmeter,
-    otlp,
-    pages,
-    probes,
-    status,
-    stream,
-    stripe,
-    totals,
-    usage,
-    views,
-    webhooks_api,
-)
+from unimeter.server.web import docs_page, login, openapi, probes
+from unimeter.server.web.api import accounts, dry_runs, ingest, keys, lists, status, stream, totals
+from unimeter.server.web.api import metrics as metrics_api
+from unimeter.server.web.api import webhooks as webhooks_api
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
+from unimeter.server.web.compatible import openmeter, otlp, stripe
+from unimeter.server.web.dashboard import pages, usage, views
+from unimeter.server.web.dashboard.history import History
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.gateway import ADDRESS, Gateway
-from unimeter.server.web.history import History
 from unimeter.server.web.problems import Problem, problem_of
 from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from unimeter.server.web.watch import Watch

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.server.web.compatible.conftest import Meter
 
-from unimeter.server.web.otlp import LOGS_SIGNAL, METRICS_SIGNAL, classes
+from unimeter.server.web.compatible.otlp import LOGS_SIGNAL, METRICS_SIGNAL, classes
 from unimeter.server.web.problems import Problem
 
 METRICS, LOGS = "/v1/otlp/v1/metrics", "/v1/otlp/v1/logs"

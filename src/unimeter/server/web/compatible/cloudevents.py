@@ -32,11 +32,11 @@ from urllib.parse import unquote
 import msgspec
 from starlette.responses import Response
 
-from unimeter.server.web.amounts import checked, exact_json
 from unimeter.server.web.answers import answer
-from unimeter.server.web.arrivals import Receipt, receive
 from unimeter.server.web.call import Call
-from unimeter.server.web.drafts import Item, Shape
+from unimeter.server.web.compatible.amounts import checked, exact_json
+from unimeter.server.web.compatible.arrivals import Receipt, receive
+from unimeter.server.web.compatible.drafts import Item, Shape
 from unimeter.server.web.problems import Problem, bad
 
 STRUCTURED: Final = "application/cloudevents+json"

@@ -21,8 +21,12 @@ from unimeter import limits
 from unimeter.errors import UnimeterError
 from unimeter.keys import Scope
 from unimeter.server.web.answers import answer
+from unimeter.server.web.api.ingest_json import BatchBody, EventBody, columns_of, decode_events
+from unimeter.server.web.api.ingest_lines import take_csv, take_ndjson
+from unimeter.server.web.api.keyed import PARAM, keyed
+from unimeter.server.web.api.store import Tally, check_rights, store, store_part
 from unimeter.server.web.call import Call
-from unimeter.server.web.cloudevents import (
+from unimeter.server.web.compatible.cloudevents import (
     BATCH,
     STRUCTURED,
     CloudEvent,
@@ -30,11 +34,7 @@ from unimeter.server.web.cloudevents import (
     is_cloud_event,
 )
 from unimeter.server.web.endpoint import Endpoint, Handler
-from unimeter.server.web.ingest_json import BatchBody, EventBody, columns_of, decode_events
-from unimeter.server.web.ingest_lines import take_csv, take_ndjson
-from unimeter.server.web.keyed import PARAM, keyed
 from unimeter.server.web.problems import Problem
-from unimeter.server.web.store import Tally, check_rights, store, store_part
 from unimeter.wire import v2
 
 

@@ -16,14 +16,14 @@ from typing import Any, Final
 from unimeter.accounts import account_text, parse_account
 from unimeter.errors import ForbiddenError, UnimeterError
 from unimeter.instants import format_ns
-from unimeter.server.web import accounts, totals
 from unimeter.server.web.answers import exact
+from unimeter.server.web.api import accounts, totals
+from unimeter.server.web.api.metrics import schema_of
+from unimeter.server.web.api.schemas import TOTAL, metric_json
 from unimeter.server.web.call import Call
-from unimeter.server.web.metrics_api import schema_of
+from unimeter.server.web.dashboard.twins import Twin, answer_of, twins
+from unimeter.server.web.dashboard.views import newest_alerts
 from unimeter.server.web.problems import Problem, bad
-from unimeter.server.web.schemas import TOTAL, metric_json
-from unimeter.server.web.twins import Twin, answer_of, twins
-from unimeter.server.web.views import newest_alerts
 from unimeter.types import Account
 
 HOUR_NS: Final = 3600 * 10**9

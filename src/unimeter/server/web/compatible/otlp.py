@@ -26,15 +26,15 @@ from starlette.responses import Response
 
 from unimeter.keys import Scope
 from unimeter.server.mapping import Rule
-from unimeter.server.web.amounts import exact_json
 from unimeter.server.web.answers import JSON, POSITION, answer
-from unimeter.server.web.arrivals import IGNORED, Receipt, in_turns, receive
 from unimeter.server.web.call import Call
-from unimeter.server.web.cloudevents import kind_of
-from unimeter.server.web.drafts import Item, Shape
+from unimeter.server.web.compatible.amounts import exact_json
+from unimeter.server.web.compatible.arrivals import IGNORED, Receipt, in_turns, receive
+from unimeter.server.web.compatible.cloudevents import kind_of
+from unimeter.server.web.compatible.drafts import Item, Shape
+from unimeter.server.web.compatible.otlp_items import LOGS, METRICS, points, records
+from unimeter.server.web.compatible.otlp_json import LogsRequest, MetricsRequest
 from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.otlp_items import LOGS, METRICS, points, records
-from unimeter.server.web.otlp_json import LogsRequest, MetricsRequest
 from unimeter.server.web.problems import Problem, bad
 
 PROTOBUF: Final = "application/x-protobuf"

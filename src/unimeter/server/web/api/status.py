@@ -7,8 +7,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from unimeter.keys import Scope
-from unimeter.server.web import params
 from unimeter.server.web.answers import answer, rows, wanted_form
+from unimeter.server.web.api import params
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.version import VERSION

@@ -16,12 +16,19 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from unimeter.keys import Scope
-from unimeter.server.web import lago
-from unimeter.server.web.amounts import exact_json
 from unimeter.server.web.answers import JSON, answer
-from unimeter.server.web.arrivals import receive
 from unimeter.server.web.call import Call
-from unimeter.server.web.cloudevents import BATCH, SHAPE, STRUCTURED, CloudEvent, items_of, kind_of
+from unimeter.server.web.compatible import lago
+from unimeter.server.web.compatible.amounts import exact_json
+from unimeter.server.web.compatible.arrivals import receive
+from unimeter.server.web.compatible.cloudevents import (
+    BATCH,
+    SHAPE,
+    STRUCTURED,
+    CloudEvent,
+    items_of,
+    kind_of,
+)
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.problems import Problem
 

@@ -22,12 +22,12 @@ import msgspec
 
 from unimeter import limits
 from unimeter.errors import BackpressureError, UnimeterError
-from unimeter.server.web import ingest_csv, ingest_json
+from unimeter.server.web.api import ingest_csv, ingest_json
+from unimeter.server.web.api.keyed import Keyed
+from unimeter.server.web.api.lines import Lines
+from unimeter.server.web.api.store import Tally, check_rights, store_part
 from unimeter.server.web.call import Call
-from unimeter.server.web.keyed import Keyed
-from unimeter.server.web.lines import Lines
 from unimeter.server.web.problems import Fault, Problem
-from unimeter.server.web.store import Tally, check_rights, store_part
 from unimeter.wire import v2
 
 WAIT_SECONDS_MIN: Final = 0.05

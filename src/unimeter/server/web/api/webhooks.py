@@ -30,11 +30,11 @@ from unimeter.control import Webhook, new_webhook
 from unimeter.keys import Scope
 from unimeter.server.node import Node
 from unimeter.server.web.answers import answer, rows
+from unimeter.server.web.api.params import FORMAT, READ, read
+from unimeter.server.web.api.times import time_text
 from unimeter.server.web.call import Call, decode
 from unimeter.server.web.endpoint import Endpoint, Param
-from unimeter.server.web.params import FORMAT, READ, read
 from unimeter.server.web.problems import bad
-from unimeter.server.web.times import time_text
 from unimeter.types import Account
 from unimeter.wire import messages as m
 

@@ -16,12 +16,9 @@ from starlette.responses import Response
 from unimeter import limits
 from unimeter.errors import NotFoundError
 from unimeter.keys import Scope
-from unimeter.server.web import params
 from unimeter.server.web.answers import answer, cursor_of, cursor_text, rows
-from unimeter.server.web.call import Call
-from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.problems import Problem, bad
-from unimeter.server.web.schemas import (
+from unimeter.server.web.api import params
+from unimeter.server.web.api.schemas import (
     METRIC_COLUMNS,
     MetricBody,
     metric_json,
@@ -29,6 +26,9 @@ from unimeter.server.web.schemas import (
     no_metric,
     same_definition,
 )
+from unimeter.server.web.call import Call
+from unimeter.server.web.endpoint import Endpoint
+from unimeter.server.web.problems import Problem, bad
 from unimeter.types import MetricSchema
 from unimeter.wire.messages import MetricDelete, MetricList, MetricListReply, MetricPut, PutMode
 

@@ -19,12 +19,12 @@ from unimeter.keys import Scope
 from unimeter.server.dry_run import Trial, Tried, prepare
 from unimeter.server.web.alert_cells import alert_object
 from unimeter.server.web.answers import answer
+from unimeter.server.web.api.schemas import NUMBERS, MetricBody, metric_json, metric_of, numbers
+from unimeter.server.web.api.store import REASONS
+from unimeter.server.web.api.times import instant_of
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.problems import Problem
-from unimeter.server.web.schemas import NUMBERS, MetricBody, metric_json, metric_of, numbers
-from unimeter.server.web.store import REASONS
-from unimeter.server.web.times import instant_of
 from unimeter.types import MetricSchema, OperationType
 
 EVENTS: Final = 10_000  # where the request names no number

@@ -23,12 +23,12 @@ from typing import Any
 from unimeter.errors import NotFoundError
 from unimeter.keys import ANYBODY
 from unimeter.server.mapping import Rule
-from unimeter.server.web.amounts import Refused
 from unimeter.server.web.answers import exact
+from unimeter.server.web.api.store import Tally, store
 from unimeter.server.web.call import Call
-from unimeter.server.web.drafts import Draft, Item, Mapper, Shape
+from unimeter.server.web.compatible.amounts import Refused
+from unimeter.server.web.compatible.drafts import Draft, Item, Mapper, Shape
 from unimeter.server.web.problems import Fault, Problem
-from unimeter.server.web.store import Tally, store
 from unimeter.types import MetricSchema
 from unimeter.wire import v2
 from unimeter.wire.messages import MetricList, MetricListReply

@@ -34,12 +34,12 @@ from unimeter.keys import (
     record_of,
 )
 from unimeter.server.web.answers import answer, rows
+from unimeter.server.web.api.params import FORMAT
+from unimeter.server.web.api.times import time_text
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.login import refused, session_cookie
-from unimeter.server.web.params import FORMAT
 from unimeter.server.web.problems import Problem, bad
-from unimeter.server.web.times import time_text
 from unimeter.types import Account
 from unimeter.wire import messages as m
 

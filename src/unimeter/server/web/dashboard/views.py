@@ -14,20 +14,15 @@ from unimeter.accounts import parse_account
 from unimeter.engine.alert_log import alert_at
 from unimeter.instants import format_ns
 from unimeter.keys import Scope, same
-from unimeter.server.web import (
-    accounts,
-    alert_cells,
-    keys,
-    lists,
-    metrics_api,
-    totals,
-    webhooks_api,
-)
+from unimeter.server.web import alert_cells
+from unimeter.server.web.api import accounts, keys, lists, totals
+from unimeter.server.web.api import metrics as metrics_api
+from unimeter.server.web.api import webhooks as webhooks_api
+from unimeter.server.web.api.schemas import METRIC_COLUMNS, NUMBERS
+from unimeter.server.web.api.status import NODE_COLUMNS, node_cells
+from unimeter.server.web.api.store import WORDS
 from unimeter.server.web.call import Call
-from unimeter.server.web.schemas import METRIC_COLUMNS, NUMBERS
-from unimeter.server.web.status import NODE_COLUMNS, node_cells
-from unimeter.server.web.store import WORDS
-from unimeter.server.web.twins import Twin, answer_of, table, twins
+from unimeter.server.web.dashboard.twins import Twin, answer_of, table, twins
 from unimeter.types import Account
 from unimeter.wire import messages as m
 

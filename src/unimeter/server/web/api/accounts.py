@@ -16,13 +16,20 @@ from starlette.responses import Response
 from unimeter.accounts import account_text, parse_account
 from unimeter.engine import search
 from unimeter.keys import Scope
-from unimeter.server.web import params
 from unimeter.server.web.answers import cursor_of, cursor_text, rows
+from unimeter.server.web.api import params
+from unimeter.server.web.api.metrics import schema_of
+from unimeter.server.web.api.schemas import (
+    ACCOUNT,
+    TEXT,
+    TOTAL,
+    metric_json,
+    rows_schema,
+    total_cells,
+)
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
-from unimeter.server.web.metrics_api import schema_of
 from unimeter.server.web.problems import Problem, bad
-from unimeter.server.web.schemas import ACCOUNT, TEXT, TOTAL, metric_json, rows_schema, total_cells
 from unimeter.types import Account, MetricSchema
 from unimeter.wire.messages import MetricList, UsageRealtime, UsageReply
 

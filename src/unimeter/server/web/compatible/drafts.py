@@ -25,7 +25,7 @@ from unimeter import limits
 from unimeter.accounts import parse_account
 from unimeter.keys import Principal
 from unimeter.server.mapping import BY_NAME, Rule, Section, lookup, paths_of
-from unimeter.server.web.amounts import Refused, amount, key, member, moment, shown
+from unimeter.server.web.compatible.amounts import Refused, amount, key, member, moment, shown
 from unimeter.types import Account, AggType, MetricSchema, OperationType, Outcome
 
 OPERATIONS: Final = {"none": 0, "add": int(OperationType.ADD), "remove": int(OperationType.REMOVE)}

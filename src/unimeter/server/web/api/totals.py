@@ -15,13 +15,10 @@ from starlette.responses import Response
 from unimeter import limits
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
-from unimeter.server.web import params
 from unimeter.server.web.answers import answer, cursor_of, cursor_text, rows, wanted_form
-from unimeter.server.web.call import Call
-from unimeter.server.web.endpoint import Endpoint, Param
-from unimeter.server.web.metrics_api import schema_of
-from unimeter.server.web.problems import Problem, bad
-from unimeter.server.web.schemas import (
+from unimeter.server.web.api import params
+from unimeter.server.web.api.metrics import schema_of
+from unimeter.server.web.api.schemas import (
     ACCOUNT,
     INTEGER,
     NUMBERS,
@@ -32,7 +29,10 @@ from unimeter.server.web.schemas import (
     rows_schema,
     total_cells,
 )
-from unimeter.server.web.times import given_span, instant, span
+from unimeter.server.web.api.times import given_span, instant, span
+from unimeter.server.web.call import Call
+from unimeter.server.web.endpoint import Endpoint, Param
+from unimeter.server.web.problems import Problem, bad
 from unimeter.types import Account, AccountTotal
 from unimeter.wire.messages import (
     Accounts,

@@ -109,7 +109,7 @@ def _packed(data: bytes) -> bytes:
 def files() -> dict[str, File]:
     """Every static file by its path in the folder."""
     found: dict[str, File] = {}
-    folders = [("", resources.files("unimeter.server.web") / "static")]
+    folders = [("", resources.files("unimeter.server.web.dashboard") / "static")]
     while folders:
         prefix, folder = folders.pop()
         for item in folder.iterdir():

@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
-from unimeter.server.web.amounts import Refused, canonical, key
-from unimeter.server.web.drafts import Item, Shape
+from unimeter.server.web.compatible.amounts import Refused, canonical, key
+from unimeter.server.web.compatible.drafts import Item, Shape
 from unimeter.server.web.problems import bad
 from unimeter.types import AggType, MetricSchema, Outcome
 

@@ -23,7 +23,7 @@ from unimeter.errors import InvalidInputError
 from unimeter.event_fields import NAMES, OPERATIONS, field_of
 from unimeter.instants import parse_ns
 from unimeter.limits import VALUE_MAX, VALUE_MIN
-from unimeter.server.web.ingest_json import WANTED
+from unimeter.server.web.api.ingest_json import WANTED
 from unimeter.server.web.problems import Fault
 from unimeter.wire import v2
 

@@ -46,9 +46,9 @@ from unimeter.limits import STREAM_NAMES_MAX, STREAM_PAIRS_MAX
 from unimeter.server.live import Interest, Total, interest_of
 from unimeter.server.pumps import Pumps
 from unimeter.server.watcher import Batch, Place, Watcher
-from unimeter.server.web import params
 from unimeter.server.web.alert_cells import alert_object
 from unimeter.server.web.answers import exact
+from unimeter.server.web.api import params
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.problems import bad

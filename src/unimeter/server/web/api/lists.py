@@ -16,14 +16,15 @@ from unimeter import limits
 from unimeter.engine.records import EventRow
 from unimeter.instants import format_ns
 from unimeter.keys import Scope, same
-from unimeter.server.web import alert_cells, params
+from unimeter.server.web import alert_cells
 from unimeter.server.web.answers import cursor_of, cursor_text, rows
+from unimeter.server.web.api import params
+from unimeter.server.web.api.schemas import ACCOUNT, INTEGER, TEXT, TIME, rows_schema
+from unimeter.server.web.api.store import REASONS, WORDS
+from unimeter.server.web.api.times import Span, current_span, given_span
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.problems import bad
-from unimeter.server.web.schemas import ACCOUNT, INTEGER, TEXT, TIME, rows_schema
-from unimeter.server.web.store import REASONS, WORDS
-from unimeter.server.web.times import Span, current_span, given_span
 from unimeter.storage.newest import SeenPage, newest_events
 from unimeter.types import OperationType
 from unimeter.wire.messages import (

@@ -25,8 +25,8 @@ from starlette.responses import Response
 from unimeter.keys import Scope
 from unimeter.server.web import answers
 from unimeter.server.web.call import Call
+from unimeter.server.web.dashboard.pages import send_page, view_of
 from unimeter.server.web.endpoint import Endpoint, Handler, Param
-from unimeter.server.web.pages import send_page, view_of
 
 
 @dataclass(frozen=True)
