@@ -284,7 +284,7 @@ def test_every_answer_says_its_position_and_a_request_may_ask_for_one(used: Runn
     reply = used.http.get("/v1/totals", params={"account": "acme", "metric": "tokens"})
     position = int(reply.headers["Unimeter-Position"])
     assert position == reply.json()["position"] > 0
-    for wanted, status in ((position, 200), (position + 10**6, 503), (-1, 400), ("x", 400)):
+    for wanted, status in ((position, 200), (position + 10**6, 412), (-1, 400), ("x", 400)):
         reply = used.http.get(
             "/v1/totals",
             params={"account": "acme", "metric": "tokens", "linearizable": "true"},

@@ -27,9 +27,9 @@ from tests.server.web.running import Running, running
 from tests.server.web.test_ingest import put_key
 
 from unimeter.keys import new_key
-from unimeter.server.web.answers import POSITION
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.openapi import document, shown_path
+from unimeter.server.web.problems import POSITION
 from unimeter.server.web.site import api_endpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -29,13 +29,13 @@ from starlette.responses import Response
 
 from unimeter.accounts import EXACT_MAX, account_text, json_account
 from unimeter.server.web.call import Call
-from unimeter.server.web.problems import bad
+from unimeter.server.web.problems import POSITION, bad
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv; charset=utf-8"
-POSITION: Final = "Unimeter-Position"
 CURSOR: Final = "Unimeter-Cursor"
+CURSOR_WANTED: Final = "the cursor that a page of this very list gave, or none"
 FORMATS: Final = ("json", "csv", "ndjson")
 _ACCOUNTS: Final = ("account", "accounts")
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -180,5 +180,5 @@ def cursor_of(call: Call) -> bytes:
     except ValueError:
         found = None
     if found is None or len(found) > 200 or cursor_text(found) != text:
-        raise bad("cursor", f"{text[:40]!r} is none that a page gave")
+        raise bad("cursor", f"{text[:40]!r} is none that a page gave", CURSOR_WANTED)
     return found

@@ -13,6 +13,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -21,7 +22,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from unimeter.accounts import parse_account
 from unimeter.keys import Principal
-from unimeter.server.web.problems import Problem, bad
+from unimeter.server.web.problems import RETRY_SECONDS, Problem, bad
+from unimeter.server.web.shapes import fault_of
 from unimeter.types import Account
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ ZSTD_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 wants every decoder to take
 
 T = TypeVar("T")
 
+_JSON = "JSON in UTF-8"
+_DIGITS_MAX = 60  # of a number that is read exactly
 
 class Call:
     """A request, who makes it, and the site that it came to."""
@@ -54,7 +58,7 @@ class Call:
         if found is not None and found != "":
             return found
         if default is None:
-            raise bad(name, "is missing")
+            raise bad(name, "is missing", "a value that is not empty")
         return default
 
     def texts(self, name: str) -> list[str]:
@@ -122,7 +126,8 @@ class Call:
                     yield out
             inflate.finish()
         except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
-            raise bad("body", f"is not {coding}: {error}") from None
+            expected = f"a whole body in {coding}, or one without content-encoding"
+            raise bad("body", f"is not {coding}: {error}", expected) from None
 
     async def _raw(self) -> AsyncIterator[bytes]:
         """What arrives; a client that sends nothing for too long is let go."""
@@ -137,7 +142,7 @@ class Call:
                 text = f"nothing of the body came for {BODY_STALL_SECONDS:.0f} seconds"
                 raise Problem(408, "too-slow", text, headers={"Connection": "close"}) from None
             except ClientDisconnect:
-                raise Problem(400, "invalid-input", "the client closed the connection") from None
+                raise bad("body", "ended early: the client closed the connection", "all") from None
             if piece:
                 yield piece
 
@@ -150,7 +155,7 @@ class Call:
 def _check_size(size: int, bound: int) -> None:
     if size > bound:
         text = f"a body may have {bound} bytes; send less at once, or stream NDJSON or CSV"
-        raise Problem(413, "too-large", text, headers={"Retry-After": "0"})
+        raise Problem(413, "too-large", text, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def decode(data: bytes, kind: Any, float_hook: Callable[[str], Any] | None = None) -> Any:
@@ -161,14 +166,39 @@ def decode(data: bytes, kind: Any, float_hook: Callable[[str], Any] | None = Non
     try:
         return msgspec.json.Decoder(kind, float_hook=float_hook).decode(data)
     except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `")
-        raise bad(path.rstrip("`") or "$", reason[0].lower() + reason[1:]) from None
+        if float_hook is None and str(error).startswith("Expected `int"):
+            return _with_whole_numbers(data, kind)
+        raise _unfit(error, kind) from None
     except msgspec.DecodeError as error:
-        raise bad("body", f"is not JSON: {error}") from None
+        raise bad("body", f"is not JSON: {error}", _JSON) from None
     except RecursionError:
-        raise bad("body", "is nested too deeply") from None
+        raise bad("body", "is nested too deeply", _JSON) from None
     except UnicodeDecodeError as error:
-        raise bad("body", f"is not UTF-8: byte {error.start}") from None
+        raise bad("body", f"is not UTF-8: byte {error.start}", _JSON) from None
+
+
+def _unfit(error: msgspec.ValidationError, kind: Any) -> Problem:
+    fault = fault_of(error, kind)
+    text = f"{fault.path}: {fault.reason}; expected {fault.expected}"
+    return Problem(400, "invalid-input", text, [fault])
+
+
+def _with_whole_numbers(data: bytes, kind: Any) -> Any:
+    """As `decode`, for a sender that writes 3 as 3.0, which JSON Schema calls an integer too."""
+    try:
+        return msgspec.convert(decode(data, Any, whole), kind)
+    except msgspec.ValidationError as error:
+        raise _unfit(error, kind) from None
+
+
+def whole(text: str) -> int | float:
+    """A number with a fraction or an exponent: an integer where it is one, below 2^64."""
+    found = float(text)
+    if len(text) > _DIGITS_MAX or not abs(found) < 2.0**64:
+        return found
+    exact = Decimal(text)
+    number = int(exact)
+    return number if number == exact else found
 
 
 class _Gzip:

@@ -62,3 +62,14 @@ class Endpoint:
     is_listed: bool = True  # in the OpenAPI page
     takes_portal: bool = False  # whether a portal token is let in: it only ever reads its account
     failure: Callable[[Problem], Response] = Problem.response  # how a problem is told here
+    failure_shape: Mapping[str, Any] | None = None  # of its JSON; None: problem+json
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether a parameter that is not described is refused: a misspelt one would vanish.
+
+        Clients of other products may send theirs; a page keeps its own in its address.
+        """
+        is_ours = self.path.startswith("/v1/") and self.tag != "compatible"
+        is_twin = self.tag == "dashboard" and self.path.endswith((".json", ".csv"))
+        return is_ours or is_twin

@@ -22,10 +22,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from unimeter.control import Actor
+from unimeter.errors import BackpressureError
 from unimeter.keys import Principal
 from unimeter.server import rights
 from unimeter.server.clients import Clients
 from unimeter.server.connection import Connection
+from unimeter.server.web.problems import position_ahead
 from unimeter.wire import v2
 from unimeter.wire.failures import exception_of
 from unimeter.wire.framer import RESPONSE_HEADER_BYTES, VERSION_2, request_frame
@@ -63,7 +65,8 @@ class Gateway:
         """(response, position). Raises the exception that stands for a refusal.
 
         What `principal` may not ask is refused here as on the binary port, whatever the
-        route has looked at; a change carries its name to the trail.
+        route has looked at; a change carries its name to the trail. A read of a position that
+        nobody has yet is refused at once where this node would know of it.
         """
         kind, payload = v2.encode_request(request)
         rights.may(principal, kind)
@@ -72,7 +75,16 @@ class Gateway:
             actor = Actor(principal.key_id, principal.name, "http", ADDRESS.get())
             payload = v2.encode_on_behalf(actor, kind, payload)
             return await self._send(PacketType.ON_BEHALF, payload, reply_kind=kind)
-        response, position = await self._send(kind, payload)
+        wanted = getattr(request, "min_position", 0)
+        node = self.clients.node
+        if wanted > node.replica.raft.last_index and (node.is_alone or node.leads):
+            raise position_ahead(wanted, node.machine.applied)  # nobody has it
+        try:
+            response, position = await self._send(kind, payload)
+        except BackpressureError:
+            if wanted > node.machine.applied:
+                raise position_ahead(wanted, node.machine.applied) from None
+            raise
         return rights.shown(principal, response), position
 
     async def ingest(self, columns: v2.Columns, principal: Principal) -> tuple[IngestReply, int]:

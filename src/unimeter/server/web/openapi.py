@@ -17,10 +17,9 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from unimeter.server.web.answers import POSITION
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
-from unimeter.server.web.problems import CONTENT_TYPE
+from unimeter.server.web.problems import CONTENT_TYPE, POSITION
 from unimeter.version import VERSION
 
 PROBLEM: Final = "Problem"
@@ -30,6 +29,7 @@ _JSON: Final = "application/json"
 _ROWS: Final = ("text/csv", "application/x-ndjson")
 _OF_ALL: Final = (400, 401, 403, 429, 503, 504)  # of every route that asks who it is
 _OF_BODIES: Final = (408, 413, 415)  # of every route that takes a body
+_OF_READS: Final = (412,)  # of every route that takes a position
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -194,11 +194,12 @@ def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
 
 def _responses(endpoint: Endpoint, kinds: _Kinds) -> dict[str, Any]:
     statuses = {status: kinds.schema(kind) for status, kind in endpoint.answers.items()}
-    common = (_OF_ALL if endpoint.scope is not None else (400, 503)) + (
-        _OF_BODIES if endpoint.body else ()
-    )
+    takes_position = any(one.name == POSITION for one in endpoint.params)
+    common: tuple[int, ...] = _OF_ALL if endpoint.scope is not None else (400, 503)
+    common += _OF_BODIES if endpoint.body else ()
+    common += _OF_READS if takes_position else ()
     for status in common:
-        statuses.setdefault(status, None)
+        statuses.setdefault(status, endpoint.failure_shape)
     if not any(status < 400 for status in statuses):
         statuses[200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
     gives_rows = any(one.name == "format" for one in endpoint.params)

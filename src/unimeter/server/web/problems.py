@@ -12,6 +12,7 @@ routes. A failure of our own says its class and nothing else: no traceback leave
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -22,6 +23,9 @@ from starlette.responses import Response
 from unimeter import errors
 
 CONTENT_TYPE = "application/problem+json"
+POSITION = "Unimeter-Position"
+_INDEX = re.compile(r"\$(?:\.events)?\[([0-9]+)\]")
+_BRACKETS = re.compile(r"\[[^\]]*\]")
 TYPE_PREFIX = "urn:unimeter:problem:"
 RETRY_SECONDS = 1
 
@@ -92,9 +96,30 @@ class Problem(Exception):
 
 def bad(path: str, reason: str, expected: str = "", index: int | None = None) -> Problem:
     """A 400 about one place of the request."""
-    fault = Fault(path, reason, expected, index)
+    fault = fault_at(path, reason, expected, index)
     wanted = f"; expected {expected}" if expected else ""
     return Problem(400, "invalid-input", f"{path}: {reason}{wanted}", [fault])
+
+
+def fault_at(path: str, reason: str, expected: str = "", index: int | None = None) -> Fault:
+    """A fault; the index and the field are in the path: $[3].value is field `value` of 3."""
+    found = _INDEX.match(path)
+    if index is None and found is not None:
+        index = int(found[1])
+    name = _BRACKETS.sub("", path).rpartition(".")[2].removeprefix("$")
+    return Fault(path, reason, expected, index, name)
+
+
+def position_ahead(wanted: int, applied: int) -> Problem:
+    """A 412: the request names a position of the log that is not reached here."""
+    text = (
+        f"position {wanted} is asked for and this node has {applied}; "
+        "send a position that an answer of this cluster gave"
+    )
+    expected = f"a position up to {applied}, or a later one once it is reached"
+    fault = Fault(POSITION, f"is {wanted}", expected, field=POSITION)
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return Problem(412, "position-ahead", text, [fault], headers=headers)
 
 
 def problem_of(error: Exception) -> Problem:

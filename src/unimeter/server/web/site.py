@@ -29,13 +29,15 @@ from starlette.routing import Route
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
-from unimeter.errors import BackpressureError, UnimeterError
+from unimeter.errors import BackpressureError, InvalidInputError, UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
 from unimeter.server.web import docs_page, login, openapi, probes
 from unimeter.server.web.api import accounts, dry_runs, ingest, keys, lists, status, stream, totals
 from unimeter.server.web.api import metrics as metrics_api
 from unimeter.server.web.api import webhooks as webhooks_api
+from unimeter.server.web.api.known import check_query
+from unimeter.server.web.api.places import placed
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible import openmeter, otlp, stripe
@@ -171,6 +173,8 @@ class Site:
             except Exception as error:
                 return endpoint.failure(self._failed(error))
 
+            except InvalidInputError as error:
+                return endpoint.failure(placed(request, error))
         route = Route(endpoint.path, answer, methods=[endpoint.method])
         route.app = self.watch.around(endpoint, route.app)
         return route
@@ -185,6 +189,8 @@ class Site:
         ADDRESS.set(login.address_of(request))
         self._remember(request, principal)
         call = Call(self, request, principal)
+        if endpoint.is_strict:
+            check_query(endpoint, request.query_params)
         try:
             return await endpoint.handler(call)
         finally:
@@ -229,12 +235,22 @@ class Site:
         assert isinstance(error, HTTPException)
         self.watch.no_route(error.status_code)
         if error.status_code == 405:
-            text = f"{request.method} is not for this path"
-            return Problem(405, "method", text, headers=error.headers).response()
+            allowed = ", ".join(self._methods(request.scope["path"]))
+            text = f"{request.method} is not for this path, which takes {allowed}"
+            return Problem(405, "method", text, headers={"Allow": allowed}).response()
         return Problem(404, "no-route", "there is nothing at this path; see /docs").response()
 
 
 def api_endpoints() -> Sequence[Endpoint]:
+    def _methods(self, path: str) -> list[str]:
+        """Every method that some route takes at a path."""
+        found: set[str] = set()
+        for route in self.app.routes:
+            assert isinstance(route, Route)
+            if route.path_regex.match(path):
+                found |= route.methods or set()
+        return sorted(found)
+
     """Every route but the probes."""
     return [
         *ingest.ENDPOINTS,

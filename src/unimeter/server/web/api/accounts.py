@@ -16,7 +16,7 @@ from starlette.responses import Response
 from unimeter.accounts import account_text, parse_account
 from unimeter.engine import search
 from unimeter.keys import Scope
-from unimeter.server.web.answers import cursor_of, cursor_text, rows
+from unimeter.server.web.answers import CURSOR_WANTED, cursor_of, cursor_text, rows
 from unimeter.server.web.api import params
 from unimeter.server.web.api.metrics import schema_of
 from unimeter.server.web.api.schemas import (
@@ -45,7 +45,7 @@ async def find(call: Call) -> Response:
     node = call.site.server.node
     cursor = cursor_of(call)
     if len(cursor) not in (0, 8):
-        raise bad("cursor", "is none that a page gave")
+        raise bad("cursor", "is none that a page gave", CURSOR_WANTED)
     with node.lock:
         exact = _exact(node.machine, prefix)
         end = search.series_end(node.machine)

@@ -46,7 +46,7 @@ async def dry_run(call: Call) -> Response:
     """Try a definition."""
     body = await call.json(DryRunBody)
     call.principal.check_sees(None, None)
-    schema = metric_of(body.metric)
+    schema = metric_of(body.metric, "$.metric")
     trial = Trial(
         schema,
         body.source or schema.code,

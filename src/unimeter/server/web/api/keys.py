@@ -35,12 +35,12 @@ from unimeter.keys import (
 )
 from unimeter.server.web.answers import answer, rows
 from unimeter.server.web.api.params import FORMAT
+from unimeter.server.web.api.schemas import AccountName, MetricCode
 from unimeter.server.web.api.times import time_text
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.login import refused, session_cookie
-from unimeter.server.web.problems import Problem, bad
-from unimeter.types import Account
+from unimeter.server.web.problems import bad
 from unimeter.wire import messages as m
 
 AUDIT_PAGE = 1000
@@ -48,6 +48,9 @@ KEY_COLUMNS = ("id", "name", "scopes", "account", "metric", "created", "revoked"
 AUDIT_COLUMNS = (
     "index", "time", "key", "name", "via", "address", "action", "target", "result",
 )  # fmt: skip
+
+
+_ID_WANTED = "the id of a key, as GET /v1/keys shows it"
 
 
 class SessionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,8 +64,8 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=3)]
-    account: Account | None = None
-    metric: str | None = None
+    account: AccountName | None = None
+    metric: MetricCode | None = None
 
 
 # --- sessions -----------------------------------------------------------------------
@@ -151,9 +154,9 @@ async def revoke_key(call: Call) -> Response:
     """DELETE /v1/keys/{id}."""
     ident = call.path("id")
     if len(ident) > TOKEN_CHARACTERS_MAX or not ident.isascii():
-        raise bad("id", "is no key's id")
+        raise bad("id", "is no key's id", _ID_WANTED)
     if ident.startswith("um_"):
-        raise Problem(400, "invalid-input", "name the key's id, not the key: it stands behind um_")
+        raise bad("id", "is a key; name its id, which stands behind um_", _ID_WANTED)
     _, position = await call.site.gateway.ask(m.KeyRevoke(ident), call.principal)
     return answer(None, position)
 

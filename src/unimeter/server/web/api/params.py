@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 from unimeter import limits
-from unimeter.server.web.answers import POSITION
 from unimeter.server.web.call import Call
 from unimeter.server.web.endpoint import Param
-from unimeter.server.web.problems import bad
+from unimeter.server.web.problems import POSITION, bad
 from unimeter.types import Account
 
 _ACCOUNT_DOC: Final = "Digits are the integer account; str:42 is the string account 42."
+_NAME: Final = {"type": "string", "minLength": 1}
 _TIME: Final = {"type": "string", "maxLength": 40}
 
-ACCOUNT: Final = Param("account", _ACCOUNT_DOC, required=True, example="acme")
+ACCOUNT: Final = Param("account", _ACCOUNT_DOC, _NAME, required=True, example="acme")
 ACCOUNT_PATH: Final = Param("account", _ACCOUNT_DOC, where="path", required=True, example="acme")
 ANY_ACCOUNT: Final = Param("account", f"Only of this account. {_ACCOUNT_DOC}", example="acme")
-METRIC: Final = Param("metric", "The metric's code.", required=True, example="api_calls")
+METRIC: Final = Param("metric", "The metric's code.", _NAME, required=True, example="api_calls")
 ANY_METRIC: Final = Param("metric", "Only of this metric.", example="api_calls")
 CODE_PATH: Final = Param(
     "code", "The metric's code.", where="path", required=True, example="api_calls"
@@ -43,7 +43,7 @@ FILTER: Final = Param(
     "filter",
     "Only events with this value of a dimension, as key:value. Repeated for one key: any of "
     "the values; for several keys: all of them.",
-    {"type": "array", "items": {"type": "string"}},
+    {"type": "array", "items": {"type": "string", "pattern": "^[^:]+:[\\s\\S]+$"}},
     example=["model:large"],
 )
 CURSOR: Final = Param("cursor", "What the page before this one gave.")
@@ -56,7 +56,7 @@ MIN_POSITION: Final = Param(
     POSITION,
     "Answer only once this log position is applied here: the position of an earlier answer, "
     "to read your own writes at another node.",
-    {"type": "integer", "minimum": 0},
+    {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     where="header",
 )
 LINEARIZABLE: Final = Param(
@@ -127,5 +127,5 @@ def filters(call: Call) -> dict[str, list[str]]:
         if value not in found.setdefault(key, []):
             found[key].append(value)
     if sum(map(len, found.values())) > limits.DIMENSION_VALUES_MAX:
-        raise bad("filter", f"is given more than {limits.DIMENSION_VALUES_MAX} times")
+        raise bad("filter", "is given too often", f"at most {limits.DIMENSION_VALUES_MAX} values")
     return found

@@ -20,10 +20,13 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from unimeter import limits
+from unimeter.accounts import STRING_PREFIX
 from unimeter.errors import InvalidInputError
 from unimeter.instants import format_ns
 from unimeter.limits import VALUE_MAX, VALUE_MIN
 from unimeter.period_words import parse_period, period_word
+from unimeter.server.web.api.places import checked_definition
 from unimeter.server.web.problems import Problem, bad
 from unimeter.types import (
     Account,
@@ -40,20 +43,37 @@ KINDS: Final = {agg.name.lower().replace("_", "-"): agg for agg in AggType}
 WHENS: Final = {"at-or-above": Direction.RISING, "at-or-below": Direction.FALLING}
 _WHEN_OF: Final = {direction: when for when, direction in WHENS.items()}
 _KIND_OF: Final = {agg: kind for kind, agg in KINDS.items()}
+_PERIOD: Final = "hour, day, week, month, lifetime, or a duration: 30d, 12h, 90m"
+NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
 _DIGITS: Final = "^-?[0-9]{1,19}$"
+
+
+def _text(bytes_max: int) -> Meta:
+    """A name: its bytes are counted by the engine; what has more characters has more bytes."""
+    return Meta(min_length=1, max_length=bytes_max, pattern=NAME_PATTERN)
+
+
+MetricCode = Annotated[str, _text(limits.METRIC_CODE_BYTES_MAX)]
+AccountName = (
+    Annotated[int, Meta(ge=0)]
+    | Annotated[str, Meta(min_length=1, max_length=limits.ACCOUNT_BYTES_MAX + len(STRING_PREFIX))]
+)
 
 
 class DimensionBody(msgspec.Struct, forbid_unknown_fields=True):
     """A property that totals are kept by; without values, any may come."""
 
-    key: str
-    values: list[str] = []
+    key: Annotated[str, _text(limits.PROPERTY_KEY_BYTES_MAX)]
+    values: Annotated[
+        list[Annotated[str, _text(limits.DIMENSION_VALUE_BYTES_MAX)]],
+        Meta(max_length=limits.DIMENSION_VALUES_MAX),
+    ] = []
 
 
 class ThresholdBody(msgspec.Struct, forbid_unknown_fields=True):
     """Raises an alert when a period's total reaches it; `again`: at each crossing."""
 
-    code: str
+    code: Annotated[str, _text(limits.THRESHOLD_CODE_BYTES_MAX)]
     value: Annotated[int, Meta(ge=VALUE_MIN, le=VALUE_MAX)] | Annotated[str, Meta(pattern=_DIGITS)]
     when: Literal["at-or-above", "at-or-below"] = "at-or-above"
     again: bool = False
@@ -62,16 +82,27 @@ class ThresholdBody(msgspec.Struct, forbid_unknown_fields=True):
 class MetricBody(msgspec.Struct, forbid_unknown_fields=True):
     """A metric: how the values of events become a total."""
 
-    code: str
+    code: MetricCode
     type: Literal["count", "sum", "max", "latest", "count-unique", "min", "avg"]
     period: Annotated[
         str,
-        Meta(description="hour, day, week, month, lifetime, or a duration: 30d, 12h, 90m"),
+        Meta(description=_PERIOD),
     ] = "30d"
-    cycle_day: Annotated[int, Meta(description="the day a month begins, 1-28")] = 1
+    cycle_day: Annotated[
+        int,
+        Meta(
+            ge=limits.CYCLE_DAY_MIN,
+            le=limits.CYCLE_DAY_MAX,
+            description="the day a month begins",
+        ),
+    ] = 1
     zone: Annotated[str, Meta(description="IANA zone of hours, days, weeks and months")] = "UTC"
-    dimensions: list[DimensionBody] = []
-    thresholds: list[ThresholdBody] = []
+    dimensions: Annotated[
+        list[DimensionBody], Meta(max_length=limits.DIMENSIONS_PER_METRIC_MAX)
+    ] = []
+    thresholds: Annotated[
+        list[ThresholdBody], Meta(max_length=limits.THRESHOLDS_PER_METRIC_MAX)
+    ] = []
     recurring: Annotated[
         bool, Meta(description="count-unique: members stay until they are removed")
     ] = False
@@ -81,13 +112,13 @@ class MetricBody(msgspec.Struct, forbid_unknown_fields=True):
     field: Annotated[str, Meta(description="a note: where the values come from")] = ""
 
 
-def metric_of(body: MetricBody) -> MetricSchema:
-    """The definition; a problem for a period or a threshold that is none."""
+def metric_of(body: MetricBody, root: str = "$") -> MetricSchema:
+    """The definition; a problem that names the member which is against a rule."""
     try:
         period_type, length = parse_period(body.period)
     except InvalidInputError as error:
-        raise bad("$.period", str(error)) from None
-    return MetricSchema(
+        raise bad(f"{root}.period", str(error), _PERIOD) from None
+    schema = MetricSchema(
         code=body.code,
         agg_type=KINDS[body.type],
         recurring=body.recurring,
@@ -96,20 +127,22 @@ def metric_of(body: MetricBody) -> MetricSchema:
         billing_cycle_day=body.cycle_day,
         filters=[DimensionFilter(one.key, list(one.values)) for one in body.dimensions],
         thresholds=[
-            AlertThreshold(one.code, _value(one, at), one.again, WHENS[one.when])
+            AlertThreshold(
+                one.code, _value(one, f"{root}.thresholds[{at}]"), one.again, WHENS[one.when]
+            )
             for at, one in enumerate(body.thresholds)
         ],
         period=length,
         zone=body.zone,
         resolution=Resolution[body.resolution.upper()],
     )
+    return checked_definition(schema, root)
 
 
-def _value(threshold: ThresholdBody, at: int) -> int:
+def _value(threshold: ThresholdBody, place: str) -> int:
     value = int(threshold.value)
     if not VALUE_MIN <= value <= VALUE_MAX:
-        place = f"$.thresholds[{at}].value"
-        raise bad(place, f"is {value}", "an integer from -2^63 to 2^63-1")
+        raise bad(f"{place}.value", f"is {value}", "an integer from -2^63 to 2^63-1")
     return value
 
 

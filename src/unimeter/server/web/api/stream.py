@@ -316,7 +316,7 @@ ENDPOINTS = [
             Param("after", f"{_TEXT} Or the position of an alert alone."),
             Param("Last-Event-ID", _TEXT, where="header"),
         ),
-        answers={200: {CONTENT_TYPE: {"schema": {"type": "string"}}}},
+        answers={200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}},
         takes_portal=True,
     ),
 ]

@@ -31,11 +31,11 @@ from unimeter.keys import Scope
 from unimeter.server.node import Node
 from unimeter.server.web.answers import answer, rows
 from unimeter.server.web.api.params import FORMAT, READ, read
+from unimeter.server.web.api.schemas import AccountName, MetricCode
 from unimeter.server.web.api.times import time_text
 from unimeter.server.web.call import Call, decode
 from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.problems import bad
-from unimeter.types import Account
 from unimeter.wire import messages as m
 
 POSITION_MAX = 2**53 - 1
@@ -43,16 +43,20 @@ COLUMNS = (
     "id", "url", "state", "paused_reason", "accounts", "metrics", "start", "created",
     "through", "lag", "retrying", "failures", "error",
 )  # fmt: skip
+_URL_PATTERN = r"^https?://[^\s/?#@\\\x00-\x20\x7f]+([/?#][^\s\x00-\x20\x7f]*)?$"
+_SECRET_PATTERN = r"^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 RETRYING_COLUMNS = ("position", "attempts", "next")
 
 
 class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a new webhook should be."""
 
-    url: Annotated[str, Meta(min_length=1, max_length=limits.WEBHOOK_URL_BYTES_MAX)]
-    accounts: Annotated[list[Account], Meta(max_length=limits.WEBHOOK_FILTERS_MAX)] = []
-    metrics: Annotated[list[str], Meta(max_length=limits.WEBHOOK_FILTERS_MAX)] = []
-    secret: str | None = None
+    url: Annotated[
+        str, Meta(min_length=8, max_length=limits.WEBHOOK_URL_BYTES_MAX, pattern=_URL_PATTERN)
+    ]
+    accounts: Annotated[list[AccountName], Meta(max_length=limits.WEBHOOK_FILTERS_MAX)] = []
+    metrics: Annotated[list[MetricCode], Meta(max_length=limits.WEBHOOK_FILTERS_MAX)] = []
+    secret: Annotated[str, Meta(pattern=_SECRET_PATTERN)] | None = None
     after: Annotated[int, Meta(ge=0, le=POSITION_MAX)] | None = None
 
 
@@ -103,7 +107,7 @@ def check_url(url: str) -> None:
     except ValueError:
         is_good = False
     if not is_good:
-        raise bad("url", "is none to send to", "http:// or https://, a host and a path")
+        raise bad("$.url", "is none to send to", "http:// or https://, a host and a path")
 
 
 async def show_webhook(call: Call) -> Response:

@@ -20,13 +20,13 @@ from starlette.responses import Response
 
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
-from unimeter.server.web.answers import JSON, POSITION
+from unimeter.server.web.answers import JSON
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible.amounts import Refused, checked, exact_json, moment
 from unimeter.server.web.compatible.arrivals import Receipt, receive
 from unimeter.server.web.compatible.drafts import Item, Shape
 from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.problems import Problem
+from unimeter.server.web.problems import POSITION, Problem
 
 ACCOUNTS: Final = ("external_subscription_id", "external_customer_id")
 SHAPE: Final = Shape("lago", ACCOUNTS, ("transaction_id",), "timestamp", ("properties",))

@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from unimeter.keys import Scope
 from unimeter.server.mapping import Rule
-from unimeter.server.web.answers import JSON, POSITION, answer
+from unimeter.server.web.answers import JSON, answer
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible.amounts import exact_json
 from unimeter.server.web.compatible.arrivals import IGNORED, Receipt, in_turns, receive
@@ -35,7 +35,7 @@ from unimeter.server.web.compatible.drafts import Item, Shape
 from unimeter.server.web.compatible.otlp_items import LOGS, METRICS, points, records
 from unimeter.server.web.compatible.otlp_json import LogsRequest, MetricsRequest
 from unimeter.server.web.endpoint import Endpoint
-from unimeter.server.web.problems import Problem, bad
+from unimeter.server.web.problems import POSITION, Problem, bad
 
 PROTOBUF: Final = "application/x-protobuf"
 REASONS_MAX: Final = 5  # in the message of a partial success: it goes into somebody's log

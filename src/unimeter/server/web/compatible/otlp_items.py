@@ -218,7 +218,7 @@ def _pairs(pairs: Any, depth: int) -> dict[str, Any]:
 def value_of(value: Any, depth: int = 0) -> Any:
     """A value of an attribute as Python has it."""
     if depth > DEPTH_MAX:
-        raise bad("body", f"has a value that is nested more than {DEPTH_MAX} deep")
+        raise bad("body", "has a value that is nested too deeply", f"at most {DEPTH_MAX} levels")
     which = value.WhichOneof("value") if value is not None else None
     if which is None:
         return None
@@ -253,7 +253,7 @@ def nanoseconds(value: int | str) -> int:
 
 
 def _no(value: object) -> int:
-    raise bad("body", f"has {str(value)[:40]!r} where a 64-bit integer belongs")
+    raise bad("body", f"has {str(value)[:40]!r} where a number belongs", "a 64-bit integer")
 
 
 def exact_double(value: Any) -> Any:

@@ -252,7 +252,6 @@ _SESSION: Final = {
 
 
 def _endpoint(path: str, handler: Any, summary: str, body: Any, answers: Any) -> Endpoint:
-    found = {200: answers, 400: ERROR, 413: ERROR, 415: ERROR}
     return Endpoint(
         "POST",
         path,
@@ -261,8 +260,9 @@ def _endpoint(path: str, handler: Any, summary: str, body: Any, answers: Any) ->
         summary,
         tag="compatible",
         body=body,
-        answers=found,
+        answers={200: answers, 413: ERROR, 415: ERROR},
         failure=failure,
+        failure_shape=ERROR,
     )
 
 

@@ -103,12 +103,13 @@ def twins(
     view: str,
     make: Make,
     scope: Scope = Scope.READ,
-    params: tuple[Param, ...] = (),
+    asked: tuple[str, ...] = (),
     *,
     takes_portal: bool = False,
 ) -> list[Endpoint]:
-    """The two routes of a view's data."""
+    """The two routes of a view's data; `asked` are the parameters that it reads."""
     page, has_name = view_of(view), path.endswith("}")
+    params = tuple(Param(name, "") for name in (*asked, *(("page",) if has_name else ())))
 
     def handler(form: str) -> Callable[[Call], Awaitable[Response]]:
         async def answer(call: Call) -> Response:

@@ -31,6 +31,7 @@ STEPS: Final = {"hour": (HOUR_NS, 48), "day": (24 * HOUR_NS, 30)}  # how long, a
 MEMBERS: Final = "500"
 ALERTS: Final = 20
 COLUMNS: Final = (*TOTAL, "thresholds")
+CHOICES: Final = ("metric", "window", "group_by")
 
 
 async def account(call: Call) -> Twin:
@@ -139,6 +140,6 @@ async def _part(
 
 
 ENDPOINTS: Final = [
-    *twins("/ui/accounts/{account:path}", "account", account),
-    *twins("/embed/usage", "embed", embedded, takes_portal=True),
+    *twins("/ui/accounts/{account:path}", "account", account, asked=CHOICES),
+    *twins("/embed/usage", "embed", embedded, asked=CHOICES, takes_portal=True),
 ]

@@ -149,6 +149,7 @@ EVENT_COLUMNS: Final = (
     "offset", "timestamp", "account", "metric", "value", "operation", "properties", "id",
     "outcome", "reason",
 )  # fmt: skip
+EVENT_FILTERS: Final = ("account", "metric", "cursor", "outcome")
 _REFUSED: Final = ",".join(
     [*(word for word in WORDS.values() if word not in ("stored", "duplicate")), lists.NOT_COUNTED]
 )
@@ -156,7 +157,7 @@ _REFUSED: Final = ",".join(
 
 async def events(call: Call) -> Twin:
     """The newest events and what became of them."""
-    given = {name: call.text(name, "") for name in ("account", "metric", "cursor", "outcome")}
+    given = {name: call.text(name, "") for name in EVENT_FILTERS}
     if given["outcome"] == "refused":
         given["outcome"] = _REFUSED  # without those that were sent twice
     found = await answer_of(call, lists.tail, {**given, "limit": call.text("limit", PAGE)})
@@ -191,10 +192,10 @@ ENDPOINTS: Final = [
     *twins("/overview", "overview", overview),
     *twins("/ui/metrics", "metrics", metrics),
     *twins("/ui/metrics/{code:path}", "metric", metric),
-    *twins("/ui/accounts", "accounts", found_accounts),
-    *twins("/ui/alerts", "alerts", alerts),
-    *twins("/ui/events", "events", events),
+    *twins("/ui/accounts", "accounts", found_accounts, asked=("q", "cursor", "limit")),
+    *twins("/ui/alerts", "alerts", alerts, asked=("account", "metric", "before", "limit")),
+    *twins("/ui/events", "events", events, asked=(*EVENT_FILTERS, "limit")),
     *twins("/ui/webhooks", "webhooks", webhooks, Scope.ADMIN),
     *twins("/ui/keys", "keys", all_keys, Scope.ADMIN),
-    *twins("/ui/audit", "audit", audit, Scope.ADMIN),
+    *twins("/ui/audit", "audit", audit, Scope.ADMIN, asked=("limit", "before")),
 ]
