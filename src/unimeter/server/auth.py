@@ -58,6 +58,7 @@ _UNKNOWN: Final = KeyRecord("", "", (), bytes(32), bytes(32))  # what unknown ke
 NEEDED = "this node asks for a key: give one (Client(key=...), Authorization: Bearer ...)"
 NOT_KNOWN = "this key is not known here"
 REVOKED = "this key is revoked"
+GONE = "what this request came with is not good any more: its key was revoked, or it has expired"
 
 
 def is_loopback(host: str) -> bool:
@@ -210,6 +211,13 @@ class Auth:
             raise UnauthenticatedError("a key is asked for here, and not a token made from one")
         return self.login(token)
 
+    def login_session(self, token: str) -> Principal:
+        """Who shows this browser's session; keys and portal tokens are refused."""
+        if not self.is_open and not token.startswith(SESSION_PREFIX + "_"):
+            self.logins_refused += 1
+            raise UnauthenticatedError("a cookie holds a session; log in with a key")
+        return self.login(token)
+
     def _login_key(self, token: str) -> Principal:
         ident, secret = parse_key(token)
         record = self._record(ident)
@@ -252,6 +260,11 @@ class Auth:
             return principal is ANYBODY and not self.has_key
         record = self._record(principal.key_id)
         return record is not None and not record.is_revoked
+
+    def check_good(self, principal: Principal) -> None:
+        """Raise UnauthenticatedError unless somebody who was let in would be let in now."""
+        if not self.is_good(principal):
+            raise UnauthenticatedError(GONE)
 
     # --- a browser's session -----------------------------------------------------------
 

@@ -16,7 +16,7 @@ from tests.server.web.running import Running, running
 
 from unimeter import limits
 from unimeter.errors import BackpressureError
-from unimeter.keys import Principal, Scope, new_key, record_of
+from unimeter.keys import ANYBODY, new_key, record_of
 from unimeter.wire.messages import KeyPut
 
 NDJSON = "application/x-ndjson"
@@ -500,9 +500,6 @@ def test_a_key_for_one_account_stores_nothing_of_a_batch_that_names_another() ->
         assert "stored" not in server.send(many, status=403)
 
 
-ROOT = Principal("aaaaaaaaaaaa", "root", frozenset([Scope.ADMIN]))  # who makes keys here
-
-
 def put_key(
     server: Running,
     key: str,
@@ -511,12 +508,16 @@ def put_key(
     account: Any,
     metric: str | None = None,
 ) -> None:
-    """Make a key known to the server."""
+    """Make a key known to the server: in the name of the first one, or of nobody."""
     record = record_of(key, name, scopes, account, metric)
     assert server.server.site is not None
     gateway = server.server.site.gateway
+    known = server.server.node.machine.administration.keys
 
     async def ask() -> None:
-        await gateway.ask(KeyPut(record), ROOT)
+        maker = (
+            min(known.values(), key=lambda one: one.created_ns).principal() if known else ANYBODY
+        )
+        await gateway.ask(KeyPut(record), maker)
 
     server.run(ask())

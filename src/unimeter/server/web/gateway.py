@@ -10,6 +10,9 @@ binary port; there is no second way into the node.
        ▲                                      └─ or the leader, by way of the forwarder
        └── Response <─ frame <─ write <───────┘
 
+A body may take hours to come. So who asks is looked at again with every request and every batch:
+an upload ends with the key that it was begun with.
+
 In a cluster each batch has a session and a sequence, so that the forwarder may send it again
 when a leader is lost. A session carries one batch at a time, and idle ones are used again.
 """
@@ -19,11 +22,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from unimeter.control import Actor
 from unimeter.errors import BackpressureError
-from unimeter.keys import Principal
+from unimeter.keys import Principal, Scope
 from unimeter.server import rights
 from unimeter.server.clients import Clients
 from unimeter.server.connection import Connection
@@ -43,6 +46,8 @@ from unimeter.wire.messages import (
 
 ANSWER_SECONDS = 30.0  # longer than any wait inside the node; then nobody will answer any more
 SESSIONS_IDLE_MAX = 64
+ITSELF: Final = Principal("", "node", frozenset(Scope))
+"""A question of this node's own, which no key stands behind."""
 WAY: ContextVar[str] = ContextVar("way", default="http")
 """By which kind of route the request that is being answered came in (`statistics.WAYS`)."""
 ADDRESS: ContextVar[str] = ContextVar("address", default="")
@@ -68,6 +73,7 @@ class Gateway:
         route has looked at; a change carries its name to the trail. A read of a position that
         nobody has yet is refused at once where this node would know of it.
         """
+        self._check(principal)
         kind, payload = v2.encode_request(request)
         rights.may(principal, kind)
         rights.check(principal, request)
@@ -90,9 +96,11 @@ class Gateway:
     async def ingest(self, columns: v2.Columns, principal: Principal) -> tuple[IngestReply, int]:
         """Have a batch counted, durably; returns what became of each event, and the position.
 
-        The caller has checked that `principal` may. Raises BackpressureError with nothing
-        stored, or ConnectionError when a leader was lost and the outcome is not known.
+        The caller has checked that `principal` may. Raises UnauthenticatedError or
+        BackpressureError with nothing stored, or ConnectionError when a leader was lost and the
+        outcome is not known.
         """
+        self._check(principal)
         if self.clients.directory is None:
             payload = v2.encode_columns(columns)
             return await self._ingest(payload)
@@ -102,6 +110,11 @@ class Gateway:
         if len(self._sessions) < SESSIONS_IDLE_MAX:
             self._sessions.append((high, low, sequence + 1))
         return answer
+
+    def _check(self, principal: Principal) -> None:
+        """Whoever was let in when the request came may have lost its key since."""
+        if self.clients.auth is not None and principal is not ITSELF:
+            self.clients.auth.check_good(principal)
 
     async def _ingest(self, payload: bytes) -> tuple[IngestReply, int]:
         reply, position = await self._send(PacketType.INGEST_SYNC, payload)

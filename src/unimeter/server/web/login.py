@@ -7,7 +7,9 @@ Owns where a token may stand, in this order:
     Cookie: unimeter_session=                a browser that logged in by POST /v1/session
 
 A cookie comes with a request whoever had the browser send it, so one that changes something
-also needs the header `X-Unimeter-Request`, which another site's page can't set.
+also needs the header `X-Unimeter-Request`, which another site's page can't set. It holds a
+session and nothing else: a key or a portal token in it is refused, or a portal token would get by
+what is closed to it. Who needs no key is looked at by `origin`.
 
 Failed logins are counted for each address. Beyond FAILURES_MAX in FAILURE_SECONDS the answer
 is 429 in place of 401. A right key is let in all the same: it is looked at first, so
@@ -25,7 +27,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 
 from unimeter.errors import ForbiddenError, UnauthenticatedError
-from unimeter.keys import PORTAL_PREFIX, Principal
+from unimeter.keys import ANYBODY, PORTAL_PREFIX, Principal
+from unimeter.server.web import origin
 from unimeter.server.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ FAILURES_MAX: Final = 20  # of one address in FAILURE_SECONDS: a program with an
 FAILURE_SECONDS: Final = 60.0
 ADDRESSES_MAX: Final = 4096  # whose failures are remembered; then the oldest is forgotten
 COOKIE_CHARACTERS_MAX: Final = 8192
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class Failures:
@@ -68,14 +70,20 @@ def identify(auth: Auth, failures: Failures, request: Request, endpoint: Endpoin
     """Who asks. Raises UnauthenticatedError, ForbiddenError, or a Problem for too many tries."""
     token = shown_token(request, endpoint)
     try:
-        if token:
-            return _checked(auth.login(token), token, endpoint)
-        cookie = shown_cookie(request)
-        if cookie:
-            return _by_cookie(auth, request, cookie)
-        return auth.anybody()
+        principal = _who(auth, request, endpoint, token)
     except UnauthenticatedError as error:
         raise refused(failures, request, error, is_wrong=bool(token)) from None
+    if principal is ANYBODY:
+        origin.check_host(request, auth.config)
+        origin.check_page(request)
+    return principal
+
+
+def _who(auth: Auth, request: Request, endpoint: Endpoint, token: str) -> Principal:
+    if token:
+        return _checked(auth.login(token), token, endpoint)
+    cookie = shown_cookie(request)
+    return _by_cookie(auth, request, cookie) if cookie else auth.anybody()
 
 
 def refused(
@@ -96,8 +104,9 @@ def _checked(principal: Principal, token: str, endpoint: Endpoint) -> Principal:
 
 
 def _by_cookie(auth: Auth, request: Request, cookie: str) -> Principal:
-    principal = auth.login(cookie)
-    if request.method not in _SAFE and REQUEST_HEADER not in request.headers:
+    principal = auth.login_session(cookie)
+    origin.check_page(request)
+    if request.method not in origin.SAFE and REQUEST_HEADER not in request.headers:
         raise ForbiddenError(
             "a change asked for by a browser's session needs the header X-Unimeter-Request: 1"
         )

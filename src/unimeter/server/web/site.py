@@ -32,7 +32,7 @@ from uvicorn.server import ServerState
 from unimeter.errors import BackpressureError, InvalidInputError, UnimeterError
 from unimeter.keys import ANYBODY, Principal
 from unimeter.server.mapping import load_mapping
-from unimeter.server.web import docs_page, login, openapi, probes
+from unimeter.server.web import docs_page, login, openapi, origin, probes
 from unimeter.server.web.api import accounts, dry_runs, ingest, keys, lists, status, stream, totals
 from unimeter.server.web.api import metrics as metrics_api
 from unimeter.server.web.api import webhooks as webhooks_api
@@ -186,6 +186,8 @@ class Site:
                 self.check_ready()
             principal = await self._who(request, endpoint)
             principal.check(endpoint.scope)
+        else:
+            origin.check_page(request)
         ADDRESS.set(login.address_of(request))
         self._remember(request, principal)
         call = Call(self, request, principal)

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimeter.errors import NotFoundError
-from unimeter.keys import ANYBODY
 from unimeter.server.mapping import Rule
 from unimeter.server.web.answers import exact
 from unimeter.server.web.api.store import Tally, store
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible.amounts import Refused
 from unimeter.server.web.compatible.drafts import Draft, Item, Mapper, Shape
+from unimeter.server.web.gateway import ITSELF
 from unimeter.server.web.problems import Fault, Problem
 from unimeter.types import MetricSchema
 from unimeter.wire import v2
@@ -174,7 +174,7 @@ async def _schemas(call: Call, codes: set[str]) -> Callable[[str], MetricSchema 
                 missing.add(code)
     if missing - {""} and call.site.server.cluster is not None:
         # The node's own question: the caller may well have no right to list metrics.
-        reply, _ = await call.site.gateway.ask(MetricList(linearizable=True), ANYBODY)
+        reply, _ = await call.site.gateway.ask(MetricList(linearizable=True), ITSELF)
         assert isinstance(reply, MetricListReply)
         known |= {schema.code: schema for schema in reply.metrics if schema.code in missing}
     return known.get
