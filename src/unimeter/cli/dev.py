@@ -68,7 +68,7 @@ nodes politely; twice, at once.
     default=HTTP_PORT_DEFAULT,
     show_default=True,
     metavar="PORT",
-    help="For /health, /ready and /metrics, of node 1.",
+    help="Of HTTP: API, dashboard, probes, /metrics; of node 1.",
 )
 @click.option(
     "--keep/--no-keep",

@@ -34,7 +34,9 @@ Ready when it says so on stderr, and when GET /ready of the HTTP port answers
 @click.option("--bind", metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="PORT", help="For clients; 0 is any free one.  [default: 7001]")
 @click.option(
-    "--http-port", metavar="PORT", help="For /health, /ready and /metrics.  [default: 9090]"
+    "--http-port",
+    metavar="PORT",
+    help="Of HTTP: API, dashboard, probes, /metrics.  [default: 9090]",
 )
 @click.option(
     "--advertise", metavar="HOST:PORT",

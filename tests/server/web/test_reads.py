@@ -291,7 +291,7 @@ def test_every_answer_says_its_position_and_a_request_may_ask_for_one(used: Runn
             headers={"Unimeter-Position": str(wanted)},
         )
         assert reply.status_code == status, reply.text
-        assert ("Retry-After" in reply.headers) == (status == 503)
+        assert ("Retry-After" in reply.headers) == (status == 412)
 
 
 def test_head_is_get_without_a_body(used: Running) -> None:

@@ -23,6 +23,7 @@ from unimeter.errors import InvalidInputError
 from unimeter.event_fields import NAMES, OPERATIONS, field_of
 from unimeter.instants import EXPECTED, parse_ns
 from unimeter.limits import VALUE_MAX, VALUE_MIN
+from unimeter.server.web.call import whole
 from unimeter.server.web.problems import Fault, Problem
 from unimeter.wire import v2
 
@@ -66,6 +67,8 @@ ACCOUNT_MAX: Final = 2**64 - 1
 FIELDS: Final = tuple(EventBody.__struct_fields__)
 decode_one: Final = msgspec.json.Decoder(EventBody).decode
 _decode_many: Final = msgspec.json.Decoder(list[EventBody]).decode
+_decode_any: Final = msgspec.json.Decoder(float_hook=whole).decode
+_encode: Final = msgspec.json.Encoder().encode
 _decode_batch: Final = msgspec.json.Decoder(BatchBody).decode
 _BATCH: Final = re.compile(rb'\s*\{\s*"events"\s*:')
 _ARRAY: Final = re.compile(rb"\s*\[")
@@ -78,13 +81,33 @@ _BRACKETS: Final = re.compile(r"\[[^\]]*\]")  # [3], [...]
 def decode_events(body: bytes) -> tuple[list[EventBody], str]:
     """The events of a body, and what their paths begin with: "$", "$[" or "$.events["."""
     try:
-        if _ARRAY.match(body):
-            return _decode_many(body), "$["
-        if _BATCH.match(body):
-            return _decode_batch(body).events, "$.events["
-        return [decode_one(body)], "$"
+        try:
+            return _decoded(body)
+        except msgspec.ValidationError as error:
+            if not is_of_whole(error):
+                raise
+            return _decoded(with_whole_numbers(body))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise problem_of_fault(fault_of(error)) from None
+
+
+def _decoded(body: bytes) -> tuple[list[EventBody], str]:
+    if _ARRAY.match(body):
+        return _decode_many(body), "$["
+    if _BATCH.match(body):
+        return _decode_batch(body).events, "$.events["
+    return [decode_one(body)], "$"
+
+
+def is_of_whole(error: msgspec.ValidationError) -> bool:
+    """Whether a number with a fraction stood where an integer belongs: it may be 3.0."""
+    said = str(error)
+    return said.startswith("Expected `int") and "got `float`" in said
+
+
+def with_whole_numbers(body: bytes) -> bytes:
+    """The same JSON with 3 for 3.0: to JSON Schema, and to JavaScript, that is an integer too."""
+    return _encode(_decode_any(body))
 
 
 def place_of(root: str, index: int) -> str:

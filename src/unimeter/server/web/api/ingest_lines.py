@@ -108,9 +108,18 @@ async def _take_ndjson(stream: Stream, lines: Lines) -> None:
     await stream.store(ingest_json.columns_of(events), done)
 
 
+def _decoded(line: bytes) -> ingest_json.EventBody:
+    try:
+        return ingest_json.decode_one(line)
+    except msgspec.ValidationError as error:
+        if not ingest_json.is_of_whole(error):
+            raise
+        return ingest_json.decode_one(ingest_json.with_whole_numbers(line))
+
+
 def _event_of(line: bytes, number: int, index: int) -> ingest_json.EventBody:
     try:
-        event = ingest_json.decode_one(line)
+        event = _decoded(line)
         fault = ingest_json.own_fault(event, f"line {number}", index)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         found = ingest_json.fault_of(error, f"line {number}")

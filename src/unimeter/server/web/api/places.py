@@ -96,6 +96,7 @@ def _parts(schema: MetricSchema) -> Iterator[_Part]:
 _DIMENSION: Final = re.compile(
     r"'(?P<key>.*)' is not a dimension of metric .*, which has (?P<known>.*); only", re.DOTALL
 )
+_MEMBER: Final = re.compile(r".*: (?P<name>\w+) is not (?P<expected>.*)", re.DOTALL)
 _OF_WORDS: Final[tuple[tuple[str, str, str], ...]] = (
     # a word of the sentence, the place, what is expected there
     ("cursor", "cursor", "the cursor that a page of this very list gave, or none"),
@@ -139,6 +140,8 @@ def _fault(request: Request, text: str) -> Fault:
         if word in text:
             place = path.removeprefix("$.") if request.method == "GET" else path
             return fault_at(place, text, expected)
+    if (member := _MEMBER.fullmatch(text)) is not None:
+        return fault_at(member["name"], text, member["expected"])
     _, _, mend = text.rpartition("; ")
     where = "request" if request.method in ("GET", "DELETE") else "body"
     return fault_at(where, text, mend or "another request")

@@ -23,6 +23,7 @@ from unimeter.errors import InvalidInputError
 from unimeter.instants import EXPECTED, NS_MAX, NS_MIN, parse_ns
 from unimeter.server.web.call import decode
 from unimeter.server.web.problems import bad
+from unimeter.server.web.shapes import fault_of
 from unimeter.types import Outcome
 
 DIGITS_MAX: Final = 64  # of a number that could still be an amount
@@ -50,12 +51,10 @@ def checked(value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `")
-        path = path.rstrip("`") or "$"
-        index = _INDEX.search(path)
-        raise bad(
-            path, reason[0].lower() + reason[1:], index=int(index[1]) if index else None
-        ) from None
+        fault = fault_of(error, kind)
+        index = _INDEX.search(fault.path)
+        number = int(index[1]) if index else None
+        raise bad(fault.path, fault.reason, fault.expected, number) from None
 
 
 def _decimal(text: str) -> Decimal | str:

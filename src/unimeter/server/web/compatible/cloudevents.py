@@ -102,28 +102,31 @@ def items_of(sent: Any) -> list[Item]:
     if not isinstance(sent, list):
         return [item_of(sent, checked(sent, CloudEvent), 0)]
     events: list[CloudEvent] = checked(sent, list[CloudEvent])
-    return [item_of(sent[index], event, index) for index, event in enumerate(events)]
+    return [item_of(sent[index], event, index, f"$[{index}]") for index, event in enumerate(events)]
 
 
-def item_of(sent: Mapping[str, Any], event: CloudEvent, index: int) -> Item:
-    """What the mapping is given of a CloudEvent."""
+def item_of(sent: Mapping[str, Any], event: CloudEvent, index: int, place: str = "$") -> Item:
+    """What the mapping is given of a CloudEvent, which stands at `place` of the body."""
     if event.data_base64 is not None:
-        sent = {**sent, "data": _unpacked(event, index)}
+        sent = {**sent, "data": _unpacked(event, index, f"{place}.data_base64")}
     return Item(index, event.type, sent)
 
 
-def _unpacked(event: CloudEvent, index: int) -> Any:
+def _unpacked(event: CloudEvent, index: int, path: str) -> Any:
     """The data of an event whose producer wrote it as bytes."""
     assert event.data_base64 is not None
-    path = f"$[{index}].data_base64"
     try:
         data = base64.b64decode(event.data_base64, validate=True)
     except (binascii.Error, ValueError):
-        raise bad(path, "is not base64", index=index) from None
+        raise bad(path, "is not base64", "JSON in base64", index) from None
     if not _is_json(event.datacontenttype or ""):
         text = f"holds {event.datacontenttype!r}"
         raise bad(path, text, "JSON, with datacontenttype application/json", index)
-    return exact_json(data)
+    try:
+        return exact_json(data)
+    except Problem as problem:
+        said = problem.faults[0].reason
+        raise bad(path, f"holds what {said}", "JSON in base64", index) from None
 
 
 def _binary(call: Call, kind: str, body: bytes) -> dict[str, Any]:

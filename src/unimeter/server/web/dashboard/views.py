@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import msgspec
+
 from unimeter import limits
 from unimeter.accounts import parse_account
 from unimeter.engine.alert_log import alert_at
@@ -18,7 +20,7 @@ from unimeter.server.web import alert_cells
 from unimeter.server.web.api import accounts, keys, lists, totals
 from unimeter.server.web.api import metrics as metrics_api
 from unimeter.server.web.api import webhooks as webhooks_api
-from unimeter.server.web.api.schemas import METRIC_COLUMNS, NUMBERS
+from unimeter.server.web.api.schemas import METRIC_COLUMNS, NUMBERS, MetricBody
 from unimeter.server.web.api.status import NODE_COLUMNS, node_cells
 from unimeter.server.web.api.store import WORDS
 from unimeter.server.web.call import Call
@@ -69,6 +71,21 @@ async def metrics(call: Call) -> Twin:
     """Every metric that the caller may see."""
     found = await answer_of(call, metrics_api.list_metrics, {"limit": str(limits.METRICS_MAX)})
     return Twin.of(found, METRIC_COLUMNS)
+
+
+FORM_COLUMNS: Final = ("field", "default", "choices", "description")
+
+
+async def new_metric(call: Call) -> Twin:
+    """What the form for a new metric asks for, what may stand there, and what stands there."""
+    schema = msgspec.json.schema(MetricBody)
+    members = schema["$defs"]["MetricBody"]["properties"]
+    lines = [
+        [name, one.get("default"), one.get("enum", []), one.get("description", "")]
+        for name, one in members.items()
+    ]
+    body = {"definition": {name: default for name, default, *_ in lines}, "schema": schema}
+    return Twin(table(FORM_COLUMNS, lines).body | body, FORM_COLUMNS, lines)
 
 
 async def metric(call: Call) -> Twin:
@@ -191,6 +208,7 @@ async def audit(call: Call) -> Twin:
 ENDPOINTS: Final = [
     *twins("/overview", "overview", overview),
     *twins("/ui/metrics", "metrics", metrics),
+    *twins("/ui/new-metric", "new_metric", new_metric, asked=("code",)),
     *twins("/ui/metrics/{code:path}", "metric", metric),
     *twins("/ui/accounts", "accounts", found_accounts, asked=("q", "cursor", "limit")),
     *twins("/ui/alerts", "alerts", alerts, asked=("account", "metric", "before", "limit")),
