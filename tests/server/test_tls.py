@@ -19,7 +19,7 @@ from tests.server.rawclient import RawClient
 
 from unimeter import TLS, AggType, AsyncClient, Client, Event, MetricSchema
 from unimeter.errors import ConnectionError, InvalidInputError, UnimeterError
-from unimeter.server import accepting
+from unimeter.server import accepting, shares
 from unimeter.server.config import Config
 from unimeter.server.peer_fetch import fetch_entry
 from unimeter.server.platform import take_port
@@ -258,7 +258,7 @@ def test_strangers_on_a_tls_port_are_closed_and_counted(
 def test_a_crowd_that_never_shakes_hands_keeps_nobody_out(
     authority: Authority, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "HANDSHAKES_MAX", 8)
+    monkeypatch.setattr(shares, "HANDSHAKES_MAX", 8)
 
     async def body(server: Server) -> None:
         host, port = server.address.split(":")
@@ -268,6 +268,34 @@ def test_a_crowd_that_never_shakes_hands_keeps_nobody_out(
                 writer.write(b"\x16")  # half of them begin
         async with AsyncClient([server.address], tls=TLS(ca=authority.ca)):
             pass
+        acceptor = server._listeners[-1]
+        assert isinstance(acceptor, accepting.Acceptor)
+        assert acceptor.statistics()["handshakes"] <= 8
+        for _, writer in crowd:
+            writer.close()
+
+    run(body, tls_cert=certificate.cert, tls_key=certificate.key)
+
+
+def test_those_who_are_told_why_count_like_those_who_shake_hands(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "HANDSHAKES_MAX", 8)
+    monkeypatch.setattr(accepting, "REFUSAL_SECONDS", 60.0)
+
+    async def body(server: Server) -> None:
+        host, port = server.address.split(":")
+        crowd = [await asyncio.open_connection(host, int(port)) for _ in range(40)]
+        for _, writer in crowd:
+            writer.write(b"\0")  # no TLS, and no whole header to answer
+        closed = 0
+        for reader, writer in crowd[:20]:
+            try:
+                closed += await asyncio.wait_for(reader.read(), 5) == b""
+            except OSError:
+                closed += 1
+            writer.close()
+        assert closed == 20
         acceptor = server._listeners[-1]
         assert isinstance(acceptor, accepting.Acceptor)
         assert acceptor.statistics()["handshakes"] <= 8

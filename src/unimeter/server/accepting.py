@@ -5,11 +5,12 @@
                           ├─ a letter ────> HTTP 400: use https://
                           └─ anything else: closed
 
-Owns what a client costs that has not shaken hands: HANDSHAKES_MAX at a time, the oldest goes
-first, and none takes longer than HANDSHAKE_SECONDS. The byte is only looked at (MSG_PEEK), so
+Owns what a client costs that has not shaken hands: a bounded number (`shares`) at a time, with
+those that are being told why they can't; the oldest goes first, and none takes longer than
+HANDSHAKE_SECONDS. The byte is only looked at (MSG_PEEK), so
 whoever takes the socket next reads from the beginning.
 
-Ports without TLS use the loop's own `create_server`. Rejected: it here as well, with an `ssl`
+Ports without TLS use the loop's own (`Platform.listen`). Rejected: it here as well, with an `ssl`
 argument. A client without TLS would see a closed connection and no reason, and the certificate
 could not be changed.
 """
@@ -22,6 +23,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
+from unimeter.server.platform import ACCEPTS_MAX
 from unimeter.server.tls import HANDSHAKE_SECONDS, HELLO, SHUTDOWN_SECONDS, reason_of
 from unimeter.wire import v1, v2
 from unimeter.wire.failures import status_of
@@ -34,8 +36,6 @@ from unimeter.wire.framer import (
 )
 from unimeter.wire.messages import ErrorCode, ErrorReply, ProtocolError
 
-HANDSHAKES_MAX: Final = 512
-ACCEPTS_MAX: Final = 64  # in one turn of the loop
 NO_FILES_SECONDS: Final = 0.5  # until accepting is tried again without a free descriptor
 REFUSAL_SECONDS: Final = 2.0
 MENTION_SECONDS: Final = 60.0
@@ -75,12 +75,15 @@ class Acceptor:
         protocol: Callable[[], asyncio.BaseProtocol],
         context: Callable[[], ssl.SSLContext],
         mentions: Mentions,
+        handshakes_max: int,
     ) -> None:
         """Accept from now on; `context` gives the one for a connection that has just come."""
+        self._handshakes_max = handshakes_max
         self._loop, self._listening = loop, listening
         self._protocol, self._context, self._mentions = protocol, context, mentions
         self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}  # for their first byte
         self._shaking: dict[asyncio.Task[None], None] = {}
+        self._refusals: dict[PlainRefusal, None] = {}
         self._is_closed = False
         self.handshakes_failed = self.refused_plain = 0
         loop.add_reader(listening.fileno(), self._accept)
@@ -95,6 +98,8 @@ class Acceptor:
             self._drop(waiting)
         for task in list(self._shaking):
             task.cancel()
+        for refusal in list(self._refusals):
+            refusal.abort()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_MAX):
@@ -117,12 +122,18 @@ class Acceptor:
 
     def _bound(self) -> None:
         """The oldest goes first, so that a crowd can't keep a client out for long."""
-        if len(self._waiting) + len(self._shaking) <= HANDSHAKES_MAX:
+        if self._count <= self._handshakes_max:
             return
-        if self._shaking and len(self._shaking) >= len(self._waiting):
+        if self._refusals:
+            next(iter(self._refusals)).abort()
+        elif self._shaking and len(self._shaking) >= len(self._waiting):
             next(iter(self._shaking)).cancel()
         else:
             self._drop(next(iter(self._waiting)))
+
+    @property
+    def _count(self) -> int:
+        return len(self._waiting) + len(self._shaking) + len(self._refusals)
 
     def _leave(self, taken: socket.socket) -> None:
         """Nobody waits for the first byte of this one any more."""
@@ -179,12 +190,13 @@ class Acceptor:
         self.refused_plain += 1
         sentence = f"{_peer_of(taken)} does not speak TLS, and this port speaks nothing else"
         self._mentions.mention("plain", sentence)
-        await self._loop.connect_accepted_socket(lambda: PlainRefusal(self._loop), taken)
+        refusal = PlainRefusal(self._loop, self._refusals)
+        await self._loop.connect_accepted_socket(lambda: refusal, taken)
 
     def statistics(self) -> dict[str, int]:
         """Handshakes under way and failed, clients that did not begin one."""
         return {
-            "handshakes": len(self._waiting) + len(self._shaking),
+            "handshakes": self._count,
             "handshakes_failed": self.handshakes_failed,
             "refused_plain": self.refused_plain,
         }
@@ -200,8 +212,9 @@ def _peer_of(taken: socket.socket) -> str:
 class PlainRefusal(asyncio.Protocol):
     """A connection without TLS: told why in its own language, then closed."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, refusals: dict[PlainRefusal, None]) -> None:
+        """It is one of `refusals` until its socket is closed."""
+        self._loop, self._refusals = loop, refusals
         self._data = b""
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
@@ -210,6 +223,7 @@ class PlainRefusal(asyncio.Protocol):
         """Wait for a whole header, and not for long."""
         self._transport = cast(asyncio.Transport, transport)
         self._timer = self._loop.call_later(REFUSAL_SECONDS, self._transport.abort)
+        self._refusals[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Answer the first header."""
@@ -226,6 +240,12 @@ class PlainRefusal(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._timer.cancel()
+        self._refusals.pop(self, None)
+
+    def abort(self) -> None:
+        """Somebody else needs its place."""
+        self._refusals.pop(self, None)
+        self._transport.abort()
 
 
 def plain_refusal(head: bytes) -> bytes:

@@ -88,7 +88,12 @@ class Clients:
 
     inline: bool = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform = REAL) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        platform: Platform = REAL,
+        connections_max: int = 2**31,
+    ) -> None:
         self.loop, self.platform = loop, platform
         self._clock = platform.monotonic
         self.node: Node  # set by `attach`, before the first connection
@@ -97,7 +102,7 @@ class Clients:
         self.pumps = Pumps(loop, platform)
         self.advertise = ""
         self.webhooks = Webhooks(loop, platform)
-        self.connections_max = platform.connections_max()
+        self.connections_max = connections_max
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.on_tls_hello: Callable[[str], None] = lambda address: None
@@ -134,10 +139,15 @@ class Clients:
         return Connection(self)
 
     def join(self, connection: Connection) -> int:
-        """Give a connection its slot; 0 when there are too many."""
+        """Give a connection its slot; 0 when there are too many.
+
+        Who has not logged in makes room, the oldest first.
+        """
         if self.count >= self.connections_max and not connection.is_own:
-            self.node.statistics.closed_too_many += 1
-            return 0
+            if not self._strangers:
+                self.node.statistics.closed_too_many += 1
+                return 0
+            self._close_stranger(next(iter(self._strangers)))
         slot = (self._last_slot + 1) & _SLOT_MASK
         while slot in self._connections or slot == 0:
             slot = (slot + 1) & _SLOT_MASK

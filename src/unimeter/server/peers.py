@@ -61,8 +61,6 @@ from unimeter.wire.peer import (
 from unimeter.wire.peer_handshake import NONCE_BYTES, Handshake, check_secret
 from unimeter.wire.peer_hello import CLOCK_WARN_NS, PeerHello, clock_difference_ns, refusal_of
 
-BACKLOG = 128
-
 
 @dataclass(frozen=True)
 class PeerTiming:
@@ -194,11 +192,14 @@ class Peers:
     async def _listen(self, listening: socket.socket) -> asyncio.AbstractServer | Acceptor:
         tls, mentions = self._tls, Mentions(self.say, self.loop.time)
         if tls is None:
-            return await self.loop.create_server(
-                lambda: PeerLink(self), sock=listening, backlog=BACKLOG
-            )
+            return await self.platform.listen(self.loop, listening, lambda: PeerLink(self))
         return Acceptor(
-            self.loop, listening, lambda: PeerLink(self), tls.peer_server_context, mentions
+            self.loop,
+            listening,
+            lambda: PeerLink(self),
+            tls.peer_server_context,
+            mentions,
+            limits.PEER_STRANGERS_MAX,
         )
 
     @property

@@ -20,6 +20,7 @@ six of them, tests replaced five more after the fact, and nobody could say what 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import socket
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 BACKLOG = 4096
-FILES_KEPT = 128  # descriptors that clients may not use up: log, snapshots, HTTP, scans
+FILES_KEPT = 192  # descriptors that clients may not use up: log, snapshots, peers, webhooks, scans
+ACCEPTS_MAX = 16  # in one turn of the loop, before anybody has counted them
 
 E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
@@ -184,13 +186,31 @@ class Platform:
         return HttpOutbound()
 
     def connections_max(self) -> int:
-        """How many clients leave the node the files it needs to go on storing."""
+        """How many sockets of clients, on all ports, leave the node the files it needs.
+
+        `server.shares` says which port may have how many of them.
+        """
         try:
             import resource
         except ImportError:
             return 2**31
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return 2**31 if soft == resource.RLIM_INFINITY else max(16, soft - FILES_KEPT)
+
+    async def listen(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bound: socket.socket,
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> asyncio.AbstractServer:
+        """Accept on a bound socket, few at a time; without a free descriptor, later.
+
+        What asyncio calls the backlog is also what it accepts in one turn, before a connection
+        is made and counted. The kernel's queue may be as long as it likes.
+        """
+        server = await loop.create_server(protocol, sock=bound, backlog=ACCEPTS_MAX)
+        bound.listen(BACKLOG)
+        return server
 
     # --- threads -------------------------------------------------------------------
 

@@ -41,7 +41,8 @@ from unimeter.server.metrics import metrics_page
 from unimeter.server.node import Node
 from unimeter.server.opening import Place, open_place, run_node
 from unimeter.server.pages import TEXT, Page
-from unimeter.server.platform import BACKLOG, REAL, ListenError, Platform
+from unimeter.server.platform import REAL, ListenError, Platform
+from unimeter.server.shares import PLENTY, Shares, share_out
 from unimeter.server.tls import Tls
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Server:
         self.site: Site | None = None  # none where the platform serves no HTTP
         self._metrics: Callable[[], Page] | None = None
         self.tls: Tls | None = None
+        self.shares: Shares  # from `start` on: the limit of this process may be raised before
         self._mentions = Mentions(lambda sentence: self.say(sentence), platform.monotonic)
         self._listeners: list[asyncio.AbstractServer | Acceptor] = []
         self._sockets: list[socket.socket] = []
@@ -134,6 +136,10 @@ class Server:
         """Take the ports, open the directory, accept clients."""
         loop = asyncio.get_running_loop()
         config = self.config
+        files = self.platform.connections_max()
+        self.shares = share_out(files)
+        if files < PLENTY:
+            self.say(f"room for {files} connections, on all ports: raise `ulimit -n` for more")
         if config.tls_cert:
             self.tls = Tls(config, lambda sentence: self.say(sentence))
         read_admin_key(config.admin_key_file)  # refused before anything is touched
@@ -150,7 +156,7 @@ class Server:
 
                 self.site = Site(self, loop)
                 await self._listen(loop, http, self.site.connection)
-            self.clients = Clients(loop, self.platform)
+            self.clients = Clients(loop, self.platform, self.shares.binary)
             self.clients.advertise = config.advertise
             self.clients.on_failure = self._failed
             self.clients.on_tls_hello = self.met_tls
@@ -201,7 +207,7 @@ class Server:
         """
         if self.members is None:
             return None
-        return await loop.create_server(TurnedAway, sock=main.dup(), backlog=BACKLOG)
+        return await self.platform.listen(loop, main.dup(), TurnedAway)
 
     async def _listen(
         self,
@@ -210,11 +216,10 @@ class Server:
         protocol: Callable[[], asyncio.BaseProtocol],
     ) -> None:
         if self.tls is None:
-            listener = await loop.create_server(protocol, sock=bound, backlog=BACKLOG)
-            self._listeners.append(listener)
+            self._listeners.append(await self.platform.listen(loop, bound, protocol))
         else:
-            context = self.tls.server_context
-            self._listeners.append(Acceptor(loop, bound, protocol, context, self._mentions))
+            context, most = self.tls.server_context, self.shares.handshakes
+            self._listeners.append(Acceptor(loop, bound, protocol, context, self._mentions, most))
 
     async def _open(self) -> Node:
         """Open the directory in a thread, so that /health is answered during replay."""

@@ -7,6 +7,7 @@ is replaced.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,15 @@ class SimPlatform(Platform):
         return SimOutbound(self.machine, self.process)
 
     def connections_max(self) -> int:
-        return 1000
+        return 4096
+
+    async def listen(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bound: Any,
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> asyncio.AbstractServer:
+        return await loop.create_server(protocol, sock=bound)
 
     def notice(self, sentence: str) -> None:
         self.machine.world.said(self.machine, sentence)

@@ -145,21 +145,6 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(
     serve(body)
 
 
-def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 2)
-
-    async def body(server: Server) -> None:
-        held = [await connect(server) for _ in range(2)]
-        assert server.site is not None
-        while server.site.statistics()["http_connections"] < 2:
-            await asyncio.sleep(0.002)
-        assert (await rest(await connect(server))).startswith(b"HTTP/1.1 503")
-        for _, writer in held:
-            writer.close()
-
-    serve(body)
-
-
 # --- failed logins ------------------------------------------------------------------------
 
 ADMIN = {"name": "root", "scopes": ["admin"]}

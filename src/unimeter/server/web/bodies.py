@@ -1,7 +1,8 @@
 """Bytes of request bodies that are held in memory, of all requests together.
 
-Owns one number and its bound. A request takes what it is about to hold and gives it back when
-it is answered; beyond the bound it is told to come again (429), before anything was read.
+Owns one number and its bound. A request takes what has arrived of its body and gives it back
+when it is answered; beyond the bound it is told to come again (429). What a request announces
+is looked at before anything is read, and not taken: announcing costs nothing.
 
 Rejected: a bound on requests. A thousand small ones cost nothing, ten large ones a lot.
 """
@@ -24,6 +25,11 @@ class Bodies:
 
     def take(self, size: int) -> None:
         """Hold `size` bytes more; a 429 if that is too many for all."""
+        self.check(size)
+        self.held_bytes += size
+
+    def check(self, size: int) -> None:
+        """A 429 if `size` bytes more are too many for all just now."""
         assert size >= 0
         if self.held_bytes and self.held_bytes + size > self.bytes_max:
             self.refused += 1
@@ -32,7 +38,6 @@ class Bodies:
                 "are the most; nothing was stored, send it again"
             )
             raise Problem(429, "too-many", text, headers={"Retry-After": str(RETRY_SECONDS)})
-        self.held_bytes += size
 
     def give_back(self, size: int) -> None:
         """Hold `size` bytes less."""

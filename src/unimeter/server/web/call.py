@@ -29,15 +29,17 @@ from unimeter.types import Account
 if TYPE_CHECKING:
     from unimeter.server.web.site import Site
 
+BODY_SECONDS_MAX = 120.0  # for a body that is held until it is whole
+SMALL_BODY_BYTES_MAX = 8 * 1024  # of somebody who has shown no key: a key, or a token
 BODY_STALL_SECONDS = 20.0  # without a byte of a body that is not over: the client is gone or slow
 INFLATE_BYTES = 256 * 1024  # given on at a time, however well it was compressed
 ZSTD_FEED_BYTES = 256  # given in at a time: they become 8 MiB at the most
 ZSTD_WINDOW_BYTES = 8 * 1024 * 1024  # what RFC 8878 wants every decoder to take; kept per request
 
-T = TypeVar("T")
-
 _JSON = "JSON in UTF-8"
 _DIGITS_MAX = 60  # of a number that is read exactly
+T = TypeVar("T")
+
 
 class Call:
     """A request, who makes it, and the site that it came to."""
@@ -96,18 +98,43 @@ class Call:
     async def body(self, bytes_max: int = 0) -> bytes:
         """The whole body, inflated; 413 if it is longer than `bytes_max` (0: the site's bound)."""
         bound = bytes_max or self.site.config.http_body_bytes_max
-        pieces, size = [], 0
-        announced = self.request.headers.get("content-length", "0")
-        if announced.isdecimal():
-            _check_size(int(announced), bound)
-            self.hold(int(announced))
-        async for piece in self.chunks():
-            size += len(piece)
-            _check_size(size, bound)
-            if size > self._held:
-                self.hold(size - self._held)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        announced = self._announced()
+        _check_size(announced, bound)
+        self.site.bodies.check(announced)
+        return await self._gather(self.chunks(), bound, self.hold)
+
+    async def small_json(self, kind: type[T]) -> T:
+        """A short body of somebody who need not have a key, as a `kind`.
+
+        It is no part of what all bodies may hold: strangers can't use that up.
+        """
+        if self.request.headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "unsupported", "this body may not be compressed: it is short")
+        _check_size(self._announced(), SMALL_BODY_BYTES_MAX)
+        data = await self._gather(self._raw(), SMALL_BODY_BYTES_MAX, lambda size: None)
+        found: T = decode(data, kind)
+        return found
+
+    def _announced(self) -> int:
+        found = self.request.headers.get("content-length", "0")
+        return int(found) if found.isdecimal() else 0
+
+    async def _gather(
+        self, pieces: AsyncIterator[bytes], bound: int, hold: Callable[[int], None]
+    ) -> bytes:
+        """All of it; what has arrived is held, and not what was announced, which costs nothing."""
+        found, size = [], 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS_MAX):
+                async for piece in pieces:
+                    size += len(piece)
+                    _check_size(size, bound)
+                    hold(len(piece))
+                    found.append(piece)
+        except TimeoutError:
+            text = f"the body was not whole after {BODY_SECONDS_MAX:.0f} seconds"
+            raise Problem(408, "too-slow", text, headers={"Connection": "close"}) from None
+        return found[0] if len(found) == 1 else b"".join(found)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, inflated, in pieces of bounded size."""
@@ -124,6 +151,7 @@ class Call:
             async for piece in self._raw():
                 for out in inflate.feed(piece):
                     yield out
+                    await asyncio.sleep(0)  # a bomb has others wait for one piece, and not for all
             inflate.finish()
         except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
             expected = f"a whole body in {coding}, or one without content-encoding"

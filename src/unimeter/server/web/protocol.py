@@ -3,14 +3,21 @@
 Owns the limits that uvicorn leaves to a proxy in front of it, because here is none:
 
     bytes of a request's head            HEAD_BYTES_MAX              431
+    bytes between two pieces of a body   HEAD_BYTES_MAX              431, also of trailers
+    requests sent before their turn      PIPELINED_MAX               closed
     seconds to send one                  HEAD_SECONDS                408
     bytes of a body in a while           BODY_BYTES_MIN in BODY_SECONDS   408
     a body that nobody reads any more    LINGER_SECONDS              closed
     an answer that the client leaves     STALL_SECONDS               closed
-    connections in all                   CONNECTIONS_MAX             503
+    a connection that nobody reads       CLOSE_SECONDS               reset
+    seconds between two requests         KEEP_ALIVE_SECONDS, STRANGER_SECONDS   closed
+    connections in all                   `shares`, `crowd`           the oldest stranger
 
 Each ends the connection, with a status that says why where one can still be sent. Whoever
-asked is kept with the connection, so that a stream ends when its key is revoked.
+is being answered is kept with the connection, so that a stream ends when its key is revoked.
+
+A client may send its next request before the last one is answered. uvicorn then knows the last
+request that came; which one is being answered is known here (`_answering`).
 """
 
 from __future__ import annotations
@@ -20,11 +27,17 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
-from unimeter.keys import ANYBODY, Principal
+from unimeter.keys import Principal
+from unimeter.server.web.crowd import Crowd
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 HEAD_SECONDS: Final = 10.0
@@ -32,8 +45,10 @@ BODY_SECONDS: Final = 30.0
 BODY_BYTES_MIN: Final = 512  # in BODY_SECONDS: slower is a client that only holds a place
 LINGER_SECONDS: Final = 2.0  # for the rest of a body after its answer; a reset would lose that
 STALL_SECONDS: Final = 30.0  # an answer of which the client takes no byte
+CLOSE_SECONDS: Final = 10.0  # for the last bytes to be taken
 KEEP_ALIVE_SECONDS: Final = 75
-CONNECTIONS_MAX: Final = 4096
+STRANGER_SECONDS: Final = 5  # the same after a request without a key
+PIPELINED_MAX: Final = 256  # browsers send none, and load generators up to 64
 TOO_MANY: Final = 503
 HEAD_TOO_LARGE: Final = 431
 TOO_SLOW: Final = 408
@@ -50,36 +65,47 @@ class HttpProtocol(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
+        crowd: Crowd,
         on_tls_hello: Callable[[str], None] = lambda address: None,
     ) -> None:
         """`on_tls_hello` is told of a client that speaks TLS where none is spoken."""
         super().__init__(config, server_state, {"connection": self}, loop)
         self.logger = _LOG
-        self.principal: Principal = ANYBODY  # who made the last request
+        self.principal: Principal | None = None  # who was let in to ask what is being answered
+        self._crowd = crowd
+        self._answering: RequestResponseCycle | None = None
         self._on_tls_hello = on_tls_hello
         self._is_new = True
         self._head_bytes = 0  # of the head that is being sent
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_in_head = True
+        self._unframed_bytes = 0  # since the last byte of a body: sizes of chunks, trailers
         self._body_bytes = 0  # since `_body_since`
         self._body_since = 0.0
         self._linger_timer: asyncio.TimerHandle | None = None
         self._stalled_since: float | None = None  # the client does not read
         self._stalled_bytes = 0
+        self._closing_since: float | None = None
 
     # --- asyncio's side ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the socket, unless there are too many."""
+        """Take the socket, unless there is no room."""
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_MAX:
+        if not self._crowd.join(self):
             self._refuse(TOO_MANY, "too many connections")
             return
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of it."""
+        self._crowd.leave(self)
         self._stop_waiting()
+        self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        if self._answering is not None and self._is_busy:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         super().connection_lost(exc)
@@ -100,9 +126,12 @@ class HttpProtocol(HttpToolsProtocol):
                 self._wait_for_head()
         else:
             self._body_bytes += len(data)
+            self._unframed_bytes += len(data)
         super().data_received(data)
         if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(HEAD_TOO_LARGE, "the head of a request may have 32 KiB")
+        elif not self._is_in_head and self._unframed_bytes > HEAD_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE, "what follows a chunk of a body may have 32 KiB")
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -117,13 +146,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     # --- the parser's side -------------------------------------------------------
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the head; what trails a body is nothing to anybody."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self.transport.abort()
+        if self.transport.is_closing():
+            return  # the rest of what was read with it
         self._is_in_head = False
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = self._body_bytes = self._unframed_bytes = 0
         self._body_since = self.loop.time()
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk of the body begins."""
+        self._unframed_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unframed_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes now is the next head."""
@@ -136,6 +183,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is written; a client that still sends the body is soon let go."""
+        is_known = self.principal is not None
+        self.principal = None
+        self._crowd.rest(self, is_known=is_known)
+        self.timeout_keep_alive = KEEP_ALIVE_SECONDS if is_known else STRANGER_SECONDS
         is_unread = self.cycle.response_complete and not self._is_in_head
         if is_unread and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -143,26 +194,59 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             super().on_response_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        self._crowd.work(self)
+        super()._start_asgi_task(cycle, app)
+
     # --- time --------------------------------------------------------------------
 
+    def let_in(self, principal: Principal) -> None:
+        """Who asks what is being answered."""
+        self.principal = principal
+        self._crowd.know(self)
+
+    def look_at_key(self, is_good: Callable[[Principal], bool]) -> None:
+        """Keys have changed: end a stream and a body of somebody who is not let in any more.
+
+        A request that came whole still gets its one answer: it may be what revoked the key.
+        """
+        answering = self._answering
+        if self.principal is None or answering is None or answering.response_complete:
+            return
+        is_long = answering.response_started or answering.more_body
+        if is_long and not is_good(self.principal):
+            self.transport.close()
+
     @property
-    def is_streaming(self) -> bool:
+    def _is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._answering is not None and not self._answering.response_complete
+
+    @property
+    def _is_streaming(self) -> bool:
         """Whether an answer has begun and goes on."""
-        cycle = self.cycle
-        return cycle is not None and cycle.response_started and not cycle.response_complete
+        return self._is_busy and self._answering is not None and self._answering.response_started
 
     def look(self) -> None:
         """Once a second: end what only holds a place."""
         now = self.loop.time()
         if self.transport.is_closing():
+            self._look_at_end(now)
             return
         if self._stalled_since is not None:
             self._look_at_reader(now)
         if self._is_in_head or self.flow.read_paused or now - self._body_since < BODY_SECONDS:
             return
-        if self._body_bytes < BODY_BYTES_MIN and not self.is_streaming:
+        if self._body_bytes < BODY_BYTES_MIN and not self._is_streaming:
             self._refuse(TOO_SLOW, "the body of the request comes too slowly")
         self._body_bytes, self._body_since = 0, now
+
+    def _look_at_end(self, now: float) -> None:
+        if self._closing_since is None:
+            self._closing_since = now
+        elif now - self._closing_since >= CLOSE_SECONDS:
+            self.transport.abort()
 
     def _look_at_reader(self, now: float) -> None:
         assert self._stalled_since is not None
@@ -183,7 +267,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_busy:
             self._wait_for_head()  # its last request is still being answered
         elif self._head_bytes:
             self._refuse(TOO_SLOW, "the head of the request did not come in time")
@@ -192,6 +276,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, text: str) -> None:
         if self.transport.is_closing():
+            return
+        if self._is_streaming:
+            self.transport.abort()  # in the midst of an answer a status would be a part of it
             return
         body = text.encode()
         head = b"content-type: text/plain; charset=utf-8\r\nretry-after: 1\r\nconnection: close\r\n"

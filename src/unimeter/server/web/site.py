@@ -41,6 +41,7 @@ from unimeter.server.web.api.places import placed
 from unimeter.server.web.bodies import Bodies
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible import openmeter, otlp, stripe
+from unimeter.server.web.crowd import Crowd
 from unimeter.server.web.dashboard import pages, usage, views
 from unimeter.server.web.dashboard.history import History
 from unimeter.server.web.endpoint import Endpoint
@@ -66,6 +67,7 @@ class Site:
         self.history = History()
         self.is_trying = False  # a dry run is under way
         self.bodies = Bodies()
+        self.crowd = Crowd(server.shares.http)
         self.mappings = load_mapping(self.config.mapping_file)
         self.failures = login.Failures(server.platform.monotonic)
         self.watch = Watch(server)
@@ -98,7 +100,8 @@ class Site:
 
     def connection(self) -> HttpProtocol:
         """The protocol of a new socket: asyncio calls this."""
-        return HttpProtocol(self._uvicorn, self._state, self.loop, self.server.met_tls)
+        met_tls = self.server.met_tls
+        return HttpProtocol(self._uvicorn, self._state, self.loop, self.crowd, met_tls)
 
     def attach(self) -> None:
         """There is a node: answer from now on."""
@@ -106,11 +109,10 @@ class Site:
         self.is_attached = True
 
     def keys_changed(self) -> None:
-        """End the streams of whoever would not be let in any more."""
+        """End the streams and bodies of whoever would not be let in any more."""
         for connection in list(self._state.connections):
             assert isinstance(connection, HttpProtocol)
-            if connection.is_streaming and not self.server.auth.is_good(connection.principal):
-                connection.transport.close()
+            connection.look_at_key(self.server.auth.is_good)
 
     def tick(self) -> None:
         """Once a second: the date of the answers, clients that are too slow, and a reading."""
@@ -161,6 +163,7 @@ class Site:
             "http_connections": len(self._state.connections),
             "http_requests_waiting": len(self._state.tasks),
             **self.bodies.statistics(),
+            **self.crowd.statistics(),
             **waiting,
         }
 
@@ -170,11 +173,11 @@ class Site:
         async def answer(request: Request) -> Response:
             try:
                 return await self._answer(endpoint, request)
+            except InvalidInputError as error:
+                return endpoint.failure(placed(request, error))
             except Exception as error:
                 return endpoint.failure(self._failed(error))
 
-            except InvalidInputError as error:
-                return endpoint.failure(placed(request, error))
         route = Route(endpoint.path, answer, methods=[endpoint.method])
         route.app = self.watch.around(endpoint, route.app)
         return route
@@ -186,13 +189,13 @@ class Site:
                 self.check_ready()
             principal = await self._who(request, endpoint)
             principal.check(endpoint.scope)
+            self._remember(request, principal)
         else:
             origin.check_page(request)
-        ADDRESS.set(login.address_of(request))
-        self._remember(request, principal)
-        call = Call(self, request, principal)
         if endpoint.is_strict:
             check_query(endpoint, request.query_params)
+        ADDRESS.set(login.address_of(request))
+        call = Call(self, request, principal)
         try:
             return await endpoint.handler(call)
         finally:
@@ -212,7 +215,7 @@ class Site:
         """Keep who asks with the connection, so that a stream can be ended."""
         connection = request.scope.get("state", {}).get("connection")
         if connection is not None:
-            connection.principal = principal
+            connection.let_in(principal)
 
     def check_ready(self) -> None:
         """Raise while there is no node to ask."""
@@ -242,8 +245,6 @@ class Site:
             return Problem(405, "method", text, headers={"Allow": allowed}).response()
         return Problem(404, "no-route", "there is nothing at this path; see /docs").response()
 
-
-def api_endpoints() -> Sequence[Endpoint]:
     def _methods(self, path: str) -> list[str]:
         """Every method that some route takes at a path."""
         found: set[str] = set()
@@ -253,6 +254,8 @@ def api_endpoints() -> Sequence[Endpoint]:
                 found |= route.methods or set()
         return sorted(found)
 
+
+def api_endpoints() -> Sequence[Endpoint]:
     """Every route but the probes."""
     return [
         *ingest.ENDPOINTS,
