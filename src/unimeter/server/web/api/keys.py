@@ -73,7 +73,7 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 async def log_in(call: Call) -> Response:
     """POST /v1/session."""
-    body = await call.json(SessionBody)
+    body = await call.small_json(SessionBody)
     call.site.check_ready()
     auth = call.site.server.auth
     try:
