@@ -49,14 +49,25 @@ def table(filled: Running, path: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     "path",
-    ["/overview", "/ui/metrics", "/ui/metrics/tokens", "/ui/accounts", "/ui/accounts/acme",
-     "/ui/events", "/ui/alerts", "/ui/webhooks", "/ui/keys", "/ui/audit"],
+    ["/overview", "/ui/metrics", "/ui/new-metric", "/ui/metrics/tokens", "/ui/accounts",
+     "/ui/accounts/acme", "/ui/events", "/ui/alerts", "/ui/webhooks", "/ui/keys", "/ui/audit"],
 )  # fmt: skip
 def test_a_view_has_both_twins(filled: Running, path: str) -> None:
     whole = filled.get(f"{path}.json")
     lines = table(filled, f"{path}.csv")
     main = next(whole[name] for name in ("rows", "top", "totals", "nodes") if name in whole)
     assert len(lines) == len(main)
+
+
+def test_the_form_of_a_new_metric_says_what_may_be_in_it(filled: Running) -> None:
+    whole = filled.get("/ui/new-metric.json", code="fresh")
+    given = {name: value for name, value in whole["definition"].items() if value is not None}
+    made = filled.http.post("/v1/metrics", json={**given, "code": "fresh", "type": "sum"})
+    assert made.status_code == 201, made.text
+    choices = {row["field"]: row["choices"] for row in whole["rows"]}
+    assert "count-unique" in choices["type"] and choices["resolution"] == ["day", "hour", "period"]
+    assert whole["schema"]["$defs"]["MetricBody"]["required"] == ["code", "type"]
+    filled.http.delete("/v1/metrics/fresh")
 
 
 def test_an_account_says_what_the_api_says(filled: Running) -> None:

@@ -14,11 +14,13 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from unimeter import limits
+from unimeter.errors import InvalidInputError
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
 from unimeter.server.dry_run import Trial, Tried, prepare
 from unimeter.server.web.alert_cells import alert_object
 from unimeter.server.web.answers import answer
+from unimeter.server.web.api.places import placed
 from unimeter.server.web.api.schemas import NUMBERS, MetricBody, metric_json, metric_of, numbers
 from unimeter.server.web.api.store import REASONS
 from unimeter.server.web.api.times import instant_of
@@ -57,7 +59,10 @@ async def dry_run(call: Call) -> Response:
     site = call.site
     if site.is_trying:
         raise Problem(429, "busy", "another dry run is under way", headers={"Retry-After": "1"})
-    log = prepare(site.server.node, trial)
+    try:
+        log = prepare(site.server.node, trial)
+    except InvalidInputError as error:
+        raise placed(call.request, error, "$.metric") from None
     future: asyncio.Future[Tried] = site.loop.create_future()
 
     def then(result: Any) -> None:

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from unimeter import limits
 from unimeter.engine.schema_rules import check_schema
 from unimeter.errors import InvalidInputError
-from unimeter.server.web.problems import Fault, Problem, fault_at
+from unimeter.server.web.problems import Problem, fault_at
 from unimeter.types import AggType, DimensionFilter, MetricSchema
 
 _WANTED: Final = {
@@ -113,35 +113,30 @@ _OF_WORDS: Final[tuple[tuple[str, str, str], ...]] = (
     ("newest alert", "$.after", "the position of an alert that is there, or 0"),
     ("key needs a name", "$.name", "a text of 1 to 100 printable characters"),
     ("scope admin", "$.scopes", "no admin for one account or metric"),
-    ("field_name", "$.field", "the same as it is"),
-    ("agg_type", "$.type", "the same as it is"),
-    ("recurring", "$.recurring", "the same as it is"),
-    ("billing_cycle_day", "$.cycle_day", "the same as it is"),
-    ("resolution", "$.resolution", "the same as it is"),
-    ("period", "$.period", "the same as it is"),
-    ("dimension", "$.dimensions", "those that there are; values may be added"),
-    ("threshold", "$.thresholds", "those that there are; others may be added"),
 )
 
 
-def placed(request: Request, error: InvalidInputError) -> Problem:
+def placed(request: Request, error: InvalidInputError, root: str = "$") -> Problem:
     """The 400 for a refusal of the engine, with the place that it is about."""
     text = str(error)
-    return Problem(400, "invalid-input", text, [_fault(request, text)])
+    path, expected = _place_of(request, text)
+    is_body = path.startswith("$.") and request.method != "GET"
+    path = root + path[1:] if is_body else path.removeprefix("$.")
+    return Problem(400, "invalid-input", text, [fault_at(path, text, expected)])
 
 
-def _fault(request: Request, text: str) -> Fault:
-    query = request.query_params
+def _place_of(request: Request, text: str) -> tuple[str, str]:
+    """The place that a sentence is about, and what is expected there."""
     if (found := _DIMENSION.search(text)) is not None:
-        is_filter = any(one.startswith(f"{found['key']}:") for one in query.getlist("filter"))
+        filters = request.query_params.getlist("filter")
+        is_filter = any(one.startswith(f"{found['key']}:") for one in filters)
         name = "filter" if is_filter else "group_by"
-        return fault_at(name, text, f"dimensions of the metric: {found['known']}")
+        return name, f"dimensions of the metric: {found['known']}"
     for word, path, expected in _OF_WORDS:
         if word in text:
-            place = path.removeprefix("$.") if request.method == "GET" else path
-            return fault_at(place, text, expected)
+            return path, expected
     if (member := _MEMBER.fullmatch(text)) is not None:
-        return fault_at(member["name"], text, member["expected"])
+        return f"$.{member['name']}", member["expected"]
     _, _, mend = text.rpartition("; ")
-    where = "request" if request.method in ("GET", "DELETE") else "body"
-    return fault_at(where, text, mend or "another request")
+    is_bare = request.method in ("GET", "DELETE")
+    return "request" if is_bare else "body", mend or "another request"

@@ -56,6 +56,7 @@ from unimeter.types import Account
 from unimeter.wire.messages import AlertRow
 
 CONTENT_TYPE: Final = "text/event-stream"
+CONTENT_JSON: Final = "application/json"
 HEADERS: Final = {
     "Content-Type": f"{CONTENT_TYPE}; charset=utf-8",
     "Cache-Control": "no-store",
@@ -287,6 +288,16 @@ def _time(ns: int) -> str:
 
 _NAMES: Final = {"type": "array", "items": {"type": "string"}, "maxItems": STREAM_NAMES_MAX}
 _YES: Final = {"type": "boolean", "default": True}
+_EVENT: Final = {
+    "type": "object",
+    "description": "Each event; `data` is JSON.",
+    "required": ["id"],
+    "properties": {
+        "event": {"type": "string", "enum": ["hello", "total", "alert", "overflow"]},
+        "id": {"type": "string", "description": "where to go on: Last-Event-ID"},
+        "data": {"type": "string", "contentMediaType": CONTENT_JSON},
+    },
+}
 _TEXT: Final = "The id of the last event that was seen; a browser sends it by itself."
 
 ENDPOINTS = [
@@ -316,7 +327,7 @@ ENDPOINTS = [
             Param("after", f"{_TEXT} Or the position of an alert alone."),
             Param("Last-Event-ID", _TEXT, where="header"),
         ),
-        answers={200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}},
+        answers={200: {"content": {CONTENT_TYPE: {"schema": _EVENT}}}},
         takes_portal=True,
     ),
 ]

@@ -283,7 +283,10 @@ _TESTED: dict[str, Any] = {
     },
     "required": ["delivered", "status", "error"],
 }
-_ID = Param("id", "The webhook's id.", where="path", required=True, example="wh_4fk2p9x2ab3d")
+_ID_SHAPE = {"type": "string", "pattern": "^wh_[a-z2-7]{12}$"}
+_ID = Param(
+    "id", "The webhook's id.", _ID_SHAPE, where="path", required=True, example="wh_4fk2p7x2ab3d"
+)
 _PATH = "/v1/webhooks/{id}"
 
 

@@ -238,8 +238,8 @@ _FORM_BODY: Final = {
     "type": "object",
     "required": ["event_name"],
     "properties": {
-        "event_name": {"type": "string"},
-        "identifier": {"type": "string"},
+        "event_name": {"type": "string", "minLength": 1},
+        "identifier": {"type": "string", "minLength": 1},
         "timestamp": {"type": "integer"},
         "payload[stripe_customer_id]": {"type": "string"},
         "payload[value]": {"type": "string"},
