@@ -65,7 +65,7 @@ def test_a_cookie_holds_a_session_and_nothing_else(node: Locked) -> None:
     del http.headers["Authorization"]
     site.failures.note = lambda address: 0.0  # type: ignore[method-assign]
     for path in ("/v1/events/tail", "/ui/accounts/acme.json", "/ui/metrics.json", "/v1/totals"):
-        query = {"account": "acme", "metric": "calls"}
+        query = {"account": "acme", "metric": "calls"} if path.startswith("/v1") else {}
         found = {
             shown: http.get(path, params=query, headers={"Cookie": f"unimeter_session={token}"})
             for shown, token in (("portal", portal), ("key", node.admin), ("session", session))
