@@ -190,6 +190,7 @@ def threshold(**more: Any) -> dict[str, Any]:
         ),
         (definition(dimensions=[{"key": "a", "values": ["x", "x"]}]), "$.dimensions[0].values"),
         (definition(thresholds=[threshold(), threshold()]), "$.thresholds"),
+        (definition(thresholds=[threshold(code=str(at)) for at in range(299)]), "$.thresholds"),
         (definition(thresholds=[threshold(code="é" * 30)]), "$.thresholds[0].code"),
         (definition(thresholds=[threshold(value=2**63)]), "$.thresholds[0].value"),
         (definition(thresholds=[threshold(value=str(2**63))]), "$.thresholds[0].value"),
@@ -257,6 +258,7 @@ def test_a_read_is_refused_at_the_parameter(
         ("/v1/webhooks", {"url": "https://example.com", "accounts": ["é" * 60]}, "$.accounts"),
         ("/v1/webhooks", {"url": "https://example.com", "after": 10**6}, "$.after"),
         ("/v1/webhooks/wh_aaaaaaaaaaaa/replay", {"after": 2.5}, "$.after"),
+        ("/v1/webhooks/wh_aaaaaaaaaaaa/replay", {}, "$.after"),
         ("/v1/keys", {"name": "x", "scopes": ["boss"]}, "$.scopes[0]"),
         ("/v1/keys", {"name": "\n", "scopes": ["read"]}, "$.name"),
         ("/v1/keys", {"name": "x", "scopes": ["admin"], "account": "acme"}, "$.scopes"),
@@ -285,6 +287,17 @@ def test_a_body_that_is_not_what_it_says_is_told_what_would_be(shared: Running) 
             fault = refused(shared, "POST", "/v1/events", content=content, headers=headers)
             assert coding in fault["expected"]
     refused(shared, "POST", "/v1/metrics", content=b"{")
+
+
+def test_a_cloud_event_that_lacks_a_member_is_told_which(shared: Running) -> None:
+    for kind, body, place in (
+        ("application/cloudevents-batch+json", [{"id": "1"}], "$[0].source"),
+        ("application/cloudevents+json", {"id": "1"}, "$.source"),
+    ):
+        content = json.dumps(body).encode()
+        headers = {"Content-Type": kind}
+        fault = refused(shared, "POST", "/v1/events", content=content, headers=headers)
+        assert (fault["path"], fault["field"]) == (place, "source")
 
 
 def test_a_cloud_event_whose_data_is_none_is_named(shared: Running) -> None:

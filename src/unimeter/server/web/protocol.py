@@ -16,6 +16,9 @@ Owns the limits that uvicorn leaves to a proxy in front of it, because here is n
 Each ends the connection, with a status that says why where one can still be sent. Whoever
 is being answered is kept with the connection, so that a stream ends when its key is revoked.
 
+A client that offers another protocol (`Upgrade: h2c`, as Java's does) gets HTTP/1.1: its request
+is read once more without the offer, because the parser leaves everything behind one unread.
+
 A client may send its next request before the last one is answered. uvicorn then knows the last
 request that came; which one is being answered is known here (`_answering`).
 """
@@ -27,6 +30,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
@@ -50,8 +54,11 @@ KEEP_ALIVE_SECONDS: Final = 75
 STRANGER_SECONDS: Final = 5  # the same after a request without a key
 PIPELINED_MAX: Final = 256  # browsers send none, and load generators up to 64
 TOO_MANY: Final = 503
+NO_METHOD: Final = 405
 HEAD_TOO_LARGE: Final = 431
+OFFERS: Final = (b"connection", b"upgrade", b"http2-settings")  # headers of this connection only
 TOO_SLOW: Final = 408
+LAST_CHUNK: Final = b"0\r\n\r\n"
 TLS_HELLO: Final = 0x16  # the first byte of a TLS record that begins a handshake
 _LOG = logging.getLogger("unimeter.http")
 _LOG.setLevel(logging.ERROR)  # what strangers send is counted and answered, and not worth a line
@@ -79,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of the head that is being sent
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_in_head = True
+        self._is_offer = False  # of another protocol: the head that was just read
         self._unframed_bytes = 0  # since the last byte of a body: sizes of chunks, trailers
         self._body_bytes = 0  # since `_body_since`
         self._body_since = 0.0
@@ -127,11 +135,35 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._body_bytes += len(data)
             self._unframed_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(HEAD_TOO_LARGE, "the head of a request may have 32 KiB")
         elif not self._is_in_head and self._unframed_bytes > HEAD_BYTES_MAX:
             self._refuse(HEAD_TOO_LARGE, "what follows a chunk of a body may have 32 KiB")
+
+    def _feed(self, data: bytes) -> None:
+        while data and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._without_offer(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _without_offer(self, rest: bytes) -> bytes:
+        """What to read in place of a head with an offer, and of what came behind it."""
+        method = self.parser.get_method()
+        if method == b"CONNECT" or not self._is_offer:
+            self._refuse(NO_METHOD, "this is no proxy")
+            return b""
+        self._is_offer = False
+        lines = [b"%b %b HTTP/1.1" % (method, self.url)]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in OFFERS]
+        self.parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join([*lines, b"", rest])
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -157,6 +189,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         if self.transport.is_closing():
             return  # the rest of what was read with it
+        if self.parser.should_upgrade():
+            self._is_offer = True
+            return  # `_feed` reads it again
         self._is_in_head = False
         self._head_bytes = self._body_bytes = self._unframed_bytes = 0
         self._body_since = self.loop.time()
@@ -174,6 +209,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes now is the next head."""
+        if self._is_offer:
+            return
         self._is_in_head = True
         super().on_message_complete()
         if self._linger_timer is not None:
@@ -216,6 +253,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         is_long = answering.response_started or answering.more_body
         if is_long and not is_good(self.principal):
+            if answering.response_started and answering.chunked_encoding:
+                self.transport.write(LAST_CHUNK)  # it ends, and is not cut
             self.transport.close()
 
     @property
