@@ -86,7 +86,7 @@ WEBHOOK_RETRY_SECONDS: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14_400, *(28_
 """Waits after each failure of one alert: 17 attempts over three days, then the webhook pauses."""
 WEBHOOK_RETRY_AFTER_SECONDS_MAX: Final = 3600.0  # what a receiver may ask for at once
 WEBHOOK_RECORD_SECONDS: Final = 0.1  # progress of one webhook goes into the log no more often
-WEBHOOK_SKIPPED_MAX: Final = 10_000  # alerts passed over unrecorded: read again after a failover
+WEBHOOK_SKIPPED_MAX: Final = 1000  # alerts passed over unrecorded: read again after a failover
 WEBHOOK_READ_ALERTS: Final = 256  # looked at in one turn of the loop: half a millisecond
 WEBHOOK_RESPONSE_BYTES_MAX: Final = 64 * 1024  # read, so that the connection can be kept
 WEBHOOK_ERROR_BYTES_MAX: Final = 256  # of an answer's body that is kept to be shown

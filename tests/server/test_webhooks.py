@@ -179,6 +179,9 @@ def test_a_webhook_hears_only_of_what_it_names(tmp_path: Path) -> None:
         await receiver.until(lambda: len(receiver.taken) == 3)
         assert receiver.positions == [1, 3, 6]
         await site.until(ident, lambda found: found["lag"] == 0)
+        await site.cross(7, 7, 7)
+        state = await site.state(ident)
+        assert (state["last_alert"], state["through"], state["lag"]) == (9, 6, 0)
 
     with_site(tmp_path, body)
 
@@ -509,6 +512,32 @@ def test_a_test_message_is_signed_and_tells_what_came_of_it(tmp_path: Path) -> N
         assert not found["delivered"] and found["status"] is None and "connect" in found["error"]
 
     with_site(tmp_path, body)
+
+
+def test_what_an_internal_server_says_is_shown_to_nobody_beyond_this_host(tmp_path: Path) -> None:
+    async def body(site: Site, receiver: Receiver) -> None:
+        ident = await site.webhook(receiver)
+        receiver.behave = lambda message, nth: Said(403, body=b"db_password=hunter2")
+        found = await site.ask("POST", f"/{ident}/test")
+        assert found["error"] == "HTTP 403: db_password=hunter2"  # bound to loopback: one host
+        site.server.clients.webhooks.tells_all = False
+        await site.cross("a")
+        state = await site.until(ident, lambda found: found["failures"] > 0)
+        found = await site.ask("POST", f"/{ident}/test")
+        assert state["error"] == found["error"] == "HTTP 403"
+
+    with_site(tmp_path, body)
+
+
+@pytest.mark.parametrize(("bind", "tells_all"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_node_that_other_hosts_reach_keeps_to_itself_what_internal_servers_say(
+    bind: str, tells_all: bool
+) -> None:
+    async def inside() -> None:
+        async with Server(":memory:", port=0, bind=bind, insecure=True) as server:
+            assert server.clients.webhooks.tells_all == tells_all
+
+    asyncio.run(inside())
 
 
 def test_a_secret_is_shown_once_and_never_again(tmp_path: Path) -> None:
