@@ -299,6 +299,29 @@ def test_requests_before_their_turn_are_bounded() -> None:
     serve(body)
 
 
+def test_an_offer_of_another_protocol_is_no_reason_to_lose_a_body() -> None:
+    async def body(place: Place) -> None:
+        key, _ = await place.key("read")
+        text = b'{"key":"%b"}' % key.encode()
+        head = b"POST /v1/session HTTP/1.1\r\nhost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        head += b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\ncontent-length: %d\r\n\r\n" % len(
+            text
+        )
+        for cut in (0, 10, len(head) - 1, len(head), len(head) + 5):
+            streams = await place.connect()
+            whole = (head + text) * 2 + HEALTH
+            streams[1].write(whole[:cut])
+            await asyncio.sleep(0)  # so that the rest is likely to come by itself
+            streams[1].write(whole[cut:])
+            for _ in range(3):
+                await asyncio.wait_for(streams[0].readuntil(OK), 5)
+            streams[1].close()
+        proxied = await end_of(await place.connect(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n"))
+        assert proxied.startswith(b"HTTP/1.1 405")
+
+    serve(body)
+
+
 # --- one request behind another -------------------------------------------------------------
 
 

@@ -160,9 +160,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(NO_METHOD, "this is no proxy")
             return b""
         self._is_offer = False
-        lines = [b"%b %b HTTP/1.1" % (method, self.url)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
         lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in OFFERS]
+        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
+            lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         return b"\r\n".join([*lines, b"", rest])
 
     def pause_writing(self) -> None:
