@@ -235,13 +235,18 @@ def portal_key_id(token: str) -> str:
 
 
 def check_portal_token(token: str, record: KeyRecord, now_ns: int) -> PortalClaims:
-    """What a token says, once its signature and time are good; else UnauthenticatedError."""
+    """What a token says, once its signature and time are good; else UnauthenticatedError.
+
+    Another key's record is refused like a wrong signature, in the same words and time: whoever
+    tries ids learns none.
+    """
     parts = token.split(".")
-    if portal_key_id(token) != record.id or len(parts) != 3 or not token.isascii():
+    ident = portal_key_id(token)
+    if len(parts) != 3 or not token.isascii():
         raise UnauthenticatedError("this is not a portal token")
     right = _encode(hmac.digest(record.portal_secret, ".".join(parts[:2]).encode(), "sha256"))
-    if not hmac.compare_digest(right, parts[2]):
-        raise UnauthenticatedError("the portal token's signature is wrong")
+    if not hmac.compare_digest(right, parts[2]) or ident != record.id:
+        raise UnauthenticatedError("no key that is known here signed this portal token")
     found = _claims_of(record.id, parts[1])
     if found.expires * 10**9 <= now_ns:
         raise UnauthenticatedError("the portal token has expired; have a new one made")

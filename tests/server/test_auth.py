@@ -131,6 +131,22 @@ def test_an_unknown_id_is_refused_with_the_words_of_a_wrong_secret() -> None:
     assert auth.logins_refused == 2
 
 
+def test_portal_tokens_do_not_tell_which_ids_there_are() -> None:
+    good = sign_portal_token(KEY, "acme", [], NOW + 60)
+    tokens = {
+        "another signature": good[:-4] + ("AAAA" if good[-4:] != "AAAA" else "BBBB"),
+        "an unknown id": sign_portal_token(OTHER, "acme", [], NOW + 60),
+        "signed with nothing": signed(bytes(32), "a" * 12, {"a": "acme", "m": [], "e": NOW + 60}),
+    }
+    auth, said = auth_of(ADMIN), set()
+    for token in tokens.values():
+        with pytest.raises(UnauthenticatedError) as found:
+            auth.login(token)
+        said.add(str(found.value))
+    assert said == {"no key that is known here signed this portal token"}
+    assert auth.login(good).account == "acme"
+
+
 def test_a_key_comes_with_its_limits() -> None:
     principal = auth_of(ADMIN, READER).login(OTHER)
     assert principal.account == "acme" and principal.metrics == {"calls"}

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.receivers import GARBAGE, HANG, Behaviour, Receiver, Said
 from tests.server.certificates import Authority, Certificate
 
 from unimeter import limits
+from unimeter.server.outbound import _address_of as address_of
+from unimeter.server.outbound import is_forbidden
 from unimeter.server.platform import REAL, Answer, Outbound, OutboundError
 from unimeter.webhooks import signed_headers
 
@@ -100,6 +103,69 @@ def test_a_place_that_is_none_is_no_answer_and_no_crash(url: str) -> None:
             await post(outbound, url)
 
     asking(200, body)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_refused"),
+    [
+        ("169.254.169.254", True),
+        ("::ffff:169.254.169.254", True),
+        ("fe80::1", True),
+        ("fd00:ec2::254", True),
+        ("100.100.100.200", True),
+        ("nonsense", True),
+        ("127.0.0.1", False),
+        ("10.0.0.7", False),
+        ("fd12::7", False),
+        ("93.184.216.34", False),
+    ],
+)
+def test_where_clouds_keep_credentials_nothing_is_sent(address: str, is_refused: bool) -> None:
+    assert is_forbidden(address_of(Leading(address))) == is_refused
+
+
+class Leading:
+    """A connection that leads somewhere."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        assert name == "server_addr"
+        return self._address, 80
+
+
+def test_the_address_that_a_name_leads_to_is_looked_at_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loopback stands in for the cloud's address, which is not to be had here."""
+    monkeypatch.setattr("unimeter.server.outbound._FORBIDDEN", (ip_network("127.0.0.0/8"),))
+
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        port = receiver.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
+            with pytest.raises(OutboundError, match="cloud"):
+                await post(outbound, f"http://{host}:{port}")
+        await receiver.until(lambda: receiver.connections == 4)
+        assert not receiver.requests
+
+    asking(200, body)
+
+
+def test_an_answer_says_whether_it_came_from_the_internet() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        assert not (await post(outbound, receiver.url)).is_public
+
+    asking(200, body)
+
+
+def test_what_is_no_http_is_not_repeated() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        with pytest.raises(OutboundError) as found:
+            await post(outbound, receiver.url)
+        assert str(found.value) == "RemoteProtocolError: what it answers is not HTTP"
+
+    asking(GARBAGE, body)
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:

@@ -230,14 +230,11 @@ class Auth:
 
     def _login_portal(self, token: str) -> Principal:
         record = self._record(portal_key_id(token))
-        claims = None
         try:
             claims = check_portal_token(token, record or _UNKNOWN, self.platform.time_ns())
-        except UnauthenticatedError:
-            if record is not None:
-                raise
-        if record is None or claims is None:
-            raise self._stranger(record, "the key that signed this portal token is not known here")
+        except UnauthenticatedError as error:
+            raise self._stranger(record, str(error)) from None
+        assert record is not None, "what is unknown has signed nothing"
         return portal_principal(record, claims)
 
     def _stranger(self, record: KeyRecord | None, text: str) -> Exception:

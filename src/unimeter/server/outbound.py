@@ -7,6 +7,11 @@ certificates that are checked against the system's store (``SSL_CERT_FILE`` name
 
 A status that came in time is an answer, whatever becomes of the body behind it.
 
+An administrator of the meter is not one of the network that it stands in. So nothing is sent to
+where clouds keep the credentials of their machines (`is_forbidden`), and an answer says whether it
+came from an address of the internet. Both look at the address that was connected to, because a name
+may lead elsewhere each time. Other internal addresses are allowed: most receivers have one.
+
 Refuses to try again: whoever sends decides that. Imported by `Platform.outbound`, and so
 not before there is a webhook; the simulator has one of its own.
 
@@ -16,7 +21,9 @@ Rejected: a new connection for each message. A handshake of TLS costs more than 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import ssl
+from typing import Any, Final
 
 import httpx
 
@@ -25,6 +32,13 @@ from unimeter.server.platform import Answer, OutboundError
 
 IDLE_SECONDS = 30.0  # a connection is kept for the next message
 IDLE_MAX = 32
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_FORBIDDEN: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32"),
+    )
+)  # where clouds answer their machines
 
 
 class HttpOutbound:
@@ -52,7 +66,9 @@ class HttpOutbound:
         first = b""
         try:
             async with asyncio.timeout(seconds):
-                request = self._client.build_request("POST", url, headers=headers, content=body)
+                request = self._client.build_request(
+                    "POST", url, headers=headers, content=body, extensions={"trace": _guard}
+                )
                 response = await self._client.send(request, stream=True)
                 first = await _first_bytes(response)
         except TimeoutError:
@@ -65,11 +81,37 @@ class HttpOutbound:
             if response is not None:
                 await response.aclose()
         assert response is not None
-        return Answer(response.status_code, dict(response.headers), first)
+        address = _address_of(response.extensions["network_stream"])
+        is_public = address is not None and address.is_global
+        return Answer(response.status_code, dict(response.headers), first, is_public)
 
     async def close(self) -> None:
         """End all connections."""
         await self._client.aclose()
+
+
+def is_forbidden(address: Address | None) -> bool:
+    """Whether nothing may be sent there, whoever asks for it."""
+    return address is None or any(address in network for network in _FORBIDDEN)
+
+
+async def _guard(event: str, info: dict[str, Any]) -> None:
+    """Called at each step of a request: look where a new connection leads before it is used."""
+    if event != "connection.connect_tcp.complete":
+        return
+    stream = info["return_value"]
+    if is_forbidden(_address_of(stream)):
+        await stream.aclose()
+        raise OutboundError("this address is for the machine's own cloud; nothing is sent there")
+
+
+def _address_of(stream: Any) -> Address | None:
+    """Where a connection leads; of an IPv4 address in an IPv6 one, the former."""
+    try:
+        address = ipaddress.ip_address(str(stream.get_extra_info("server_addr")[0]))
+    except (TypeError, ValueError):
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 async def _first_bytes(response: httpx.Response) -> bytes:
@@ -90,4 +132,8 @@ def _said(error: Exception) -> str:
         error = error.exceptions[0]
     text = str(error) or str(error.__cause__ or "")
     name = type(error).__name__
+    if isinstance(error, httpx.ProtocolError):
+        return f"{name}: what it answers is not HTTP"  # and is not repeated
+    if isinstance(error, OutboundError):
+        return text
     return f"{name}: {text}" if text else name

@@ -108,6 +108,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    is_public: bool = True  # whether it has an address that all the world can reach
 
 
 class OutboundError(UnimeterError):

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from unimeter.errors import InvalidInputError
 from unimeter.server.accepting import Acceptor, Mentions
-from unimeter.server.auth import Auth, check_bind, read_admin_key
+from unimeter.server.auth import Auth, check_bind, is_loopback, read_admin_key
 from unimeter.server.clients import Clients
 from unimeter.server.cluster import Cluster
 from unimeter.server.config import Config
@@ -158,6 +158,7 @@ class Server:
                 await self._listen(loop, http, self.site.connection)
             self.clients = Clients(loop, self.platform, self.shares.binary)
             self.clients.advertise = config.advertise
+            self.clients.webhooks.tells_all = is_loopback(config.bind)
             self.clients.on_failure = self._failed
             self.clients.on_tls_hello = self.met_tls
             self.clients.on_administered = self.look_at_keys

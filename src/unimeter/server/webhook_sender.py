@@ -297,14 +297,20 @@ async def attempt(office: Webhooks, record: WebhookRecord, ident: str, body: byt
         found = await office.outbound.post(record.url, headers, body, seconds)
     except OutboundError as error:
         return Result(shown(str(error), record))
-    return result_of(found, record, platform.time_ns())
+    return result_of(found, record, platform.time_ns(), tells_all=office.tells_all)
 
 
-def result_of(found: Answer, record: WebhookRecord, now_ns: int) -> Result:
-    """What an answer means: any 2xx is done."""
+def result_of(
+    found: Answer, record: WebhookRecord, now_ns: int, *, tells_all: bool = True
+) -> Result:
+    """What an answer means: any 2xx is done.
+
+    What a server inside the network says is for those inside: without `tells_all` it is not kept.
+    """
     if 200 <= found.status < 300:
         return Result(status=found.status)
-    said = found.body.decode("utf-8", "replace").strip()
+    is_told = tells_all or found.is_public
+    said = found.body.decode("utf-8", "replace").strip() if is_told else ""
     error = shown(f"HTTP {found.status}: {said}" if said else f"HTTP {found.status}", record)
     return Result(error, found.status, retry_after(found.headers.get("retry-after", ""), now_ns))
 

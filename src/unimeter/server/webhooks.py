@@ -41,6 +41,7 @@ class Webhooks:
     def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform) -> None:
         self.loop, self.platform = loop, platform
         self.node: Node  # from `attach` on
+        self.tells_all = False  # what internal addresses answer is shown to administrators too
         self.inflight = 0
         self.delivered = self.failed = 0  # attempts since the start of this process
         self._is_attached = self._is_closed = False
