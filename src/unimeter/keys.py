@@ -28,6 +28,7 @@ import enum
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -43,6 +44,8 @@ TOKEN_CHARACTERS_MAX: Final = 4096  # of anything that somebody claims to be a k
 NAME_CHARACTERS_MAX: Final = 64
 PORTAL_METRICS_MAX: Final = 32
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_SECRET: Final = re.compile("[a-z2-7]{52}")  # as `new_key` makes them: nobody can guess one
+_TOKEN: Final = re.compile(r"\b(um[ps]?_)[\w.\-]+")
 
 
 class Scope(enum.StrEnum):
@@ -177,6 +180,8 @@ def record_of(
 ) -> KeyRecord:
     """What a node should keep of a new key; InvalidInputError for what can't be."""
     ident, secret = parse_key(key)
+    if not _SECRET.fullmatch(secret):
+        raise InvalidInputError("a key's secret is 52 random characters: make one (new_key)")
     try:
         wanted = tuple(sorted({Scope(scope) for scope in scopes}))
     except ValueError:
@@ -190,6 +195,11 @@ def record_of(
     return KeyRecord(
         ident, name, wanted, verifier_of(secret), portal_secret_of(secret), account, metric
     )
+
+
+def without_tokens(text: str) -> str:
+    """A text to be written down, without the keys and tokens that stand in it by mistake."""
+    return _TOKEN.sub(r"\1...", text)
 
 
 def check_secret(record: KeyRecord, secret: str) -> bool:

@@ -30,6 +30,7 @@ from unimeter.keys import (
     portal_secret_of,
     record_of,
     sign_portal_token,
+    without_tokens,
 )
 from unimeter.keys import _signed as signed
 from unimeter.server.auth import SESSION_SECONDS, Auth, check_bind, is_loopback
@@ -220,6 +221,40 @@ def test_a_file_without_a_key_is_refused_without_repeating_it(tmp_path: Path) ->
     assert "hunter2" not in str(found.value)
     with pytest.raises(InvalidInputError, match="No such file"):
         auth_of(admin_key_file=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("secret", ["x", "a" * 51, "a" * 53, "A" * 52, "1" * 52])
+def test_a_key_that_somebody_could_guess_is_none(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(KEY[:16] + secret)
+    with pytest.raises(InvalidInputError, match="holds no key"):
+        auth_of(admin_key_file=str(file))
+    with pytest.raises(InvalidInputError, match="52 random characters"):
+        record_of(KEY[:16] + secret, "root", [Scope.ADMIN])
+
+
+def test_a_key_file_is_never_waited_for_and_belongs_to_no_stranger(tmp_path: Path) -> None:
+    file, pipe = tmp_path / "key", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (str(pipe), "/dev/zero", "/dev/null"):
+        with pytest.raises(InvalidInputError, match="no regular file"):
+            auth_of(admin_key_file=place)
+    with pytest.raises(InvalidInputError, match=r"irectory|regular"):
+        auth_of(admin_key_file=str(tmp_path))
+    file.write_text(KEY)
+    file.chmod(0o646)
+    with pytest.raises(InvalidInputError, match="every user"):
+        auth_of(admin_key_file=str(file))
+    file.chmod(0o640)
+    assert auth_of(admin_key_file=str(file)).login(KEY).has(Scope.ADMIN)
+
+
+def test_a_key_in_a_text_to_be_written_down_is_taken_out() -> None:
+    portal = sign_portal_token(KEY, "acme", [], NOW)
+    for token in (KEY, portal, "ums_" + KEY[3:] + ".9.AA-_"):
+        found = without_tokens(f"/v1/keys/{token}/x")
+        assert found == f"/v1/keys/{token.partition('_')[0]}_.../x"
+    assert without_tokens("/v1/metrics/album_sales") == "/v1/metrics/album_sales"
 
 
 # --- sessions of browsers ------------------------------------------------------------------

@@ -79,6 +79,7 @@ def test_no_secret_gets_into_output_files_or_answers(
             asked = {"account": "acme", "metric": "calls", "token": token}
             answers.append(http.get("/v1/totals", params=asked).text)
             answers.append(http.get(f"/v1/keys/{token}", headers=headers).text)
+            answers.append(http.delete(f"/v1/keys/{token}", headers=headers).text)
         answers.append(http.get("/v1/keys", headers=headers).text)
         answers.append(http.get("/v1/audit", headers=headers).text)
         answers.append(http.get("/metrics", headers=headers).text)

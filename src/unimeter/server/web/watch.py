@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unimeter.keys import without_tokens
 from unimeter.server.log import Notice
 from unimeter.server.metrics.http import NO_ROUTE
 from unimeter.server.statistics import Histogram
@@ -148,15 +149,16 @@ class _Exchange:
 
 def _access(counts: RouteCounts, scope: Scope, exchange: _Exchange, seconds: float) -> Notice:
     """One line: who, what, how it ended. The query is left out: a portal token may be in it."""
+    path = without_tokens(scope["path"])  # somebody may name a key where an id belongs
     client = (scope.get("client") or ("unknown",))[0]
     fields: dict[str, Any] = {
         "client": client,
         "method": counts.method,
         "route": counts.route,
-        "path": scope["path"],
+        "path": path,
         "status": exchange.status,
         "bytes": exchange.bytes_out,
         "seconds": round(seconds, 6),
     }
-    text = f"{client} {counts.method} {scope['path']!a} {exchange.status} {seconds * 1000:.1f} ms"
+    text = f"{client} {counts.method} {path!a} {exchange.status} {seconds * 1000:.1f} ms"
     return Notice(text, event="http_request", **fields)
