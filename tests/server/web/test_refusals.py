@@ -140,6 +140,11 @@ def test_a_parameter_that_is_not_described_is_refused(shared: Running, one: Endp
     assert (fault["path"], fault["reason"]) == ("zzz", "is no parameter of this route")
 
 
+def test_a_parameter_without_a_name_and_a_position_without_a_number(shared: Running) -> None:
+    assert refused(shared, "GET", "/v1/metrics?=1")["path"] == "query"
+    assert refused(shared, "GET", "/v1/metrics", headers={POSITION: ""})["path"] == POSITION
+
+
 def test_the_nearest_parameter_is_named(shared: Running) -> None:
     known = {"account": "acme", "metric": "api_calls"}
     for wrong, right in (("from", "start"), ("to", "end"), ("filtr", "filter"), ("Start", "start")):

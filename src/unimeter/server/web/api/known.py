@@ -29,7 +29,9 @@ def check_query(endpoint: Endpoint, given: Iterable[str]) -> None:
     known = known_names(endpoint)
     for name in given:
         if name not in known:
-            raise bad(name[:_SHOWN_MAX], "is no parameter of this route", _hint(name, known))
+            raise bad(
+                name[:_SHOWN_MAX] or "query", "is no parameter of this route", _hint(name, known)
+            )
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:

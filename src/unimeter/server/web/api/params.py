@@ -91,7 +91,7 @@ def flag(call: Call, name: str) -> bool:
 
 def read(call: Call) -> dict[str, Any]:
     """`min_position` and `linearizable` of a read, for the wire's message."""
-    text = call.request.headers.get(POSITION, "0").strip() or "0"
+    text = call.request.headers.get(POSITION, "0").strip()
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise bad(POSITION, f"is {text[:40]!r}", "the position of an earlier answer")
     position = int(text)
