@@ -277,17 +277,22 @@ def test_a_crowd_that_never_shakes_hands_keeps_nobody_out(
     run(body, tls_cert=certificate.cert, tls_key=certificate.key)
 
 
-def test_those_who_are_told_why_count_like_those_who_shake_hands(
-    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("data", [b"\0", b"\x16\x03\x01\x02\x00\x01"], ids=["plain", "hello"])
+def test_whoever_makes_room_is_closed_at_once(
+    data: bytes,
+    certificate: Certificate,
+    loop_factory: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shares, "HANDSHAKES_MAX", 8)
+    monkeypatch.setattr(accepting, "HANDSHAKE_SECONDS", 60.0)
     monkeypatch.setattr(accepting, "REFUSAL_SECONDS", 60.0)
 
     async def body(server: Server) -> None:
         host, port = server.address.split(":")
         crowd = [await asyncio.open_connection(host, int(port)) for _ in range(40)]
         for _, writer in crowd:
-            writer.write(b"\0")  # no TLS, and no whole header to answer
+            writer.write(data)  # neither a whole hello nor a whole header to answer
         closed = 0
         for reader, writer in crowd[:20]:
             try:
@@ -302,7 +307,7 @@ def test_those_who_are_told_why_count_like_those_who_shake_hands(
         for _, writer in crowd:
             writer.close()
 
-    run(body, tls_cert=certificate.cert, tls_key=certificate.key)
+    run(body, loop_factory, tls_cert=certificate.cert, tls_key=certificate.key)
 
 
 # --- certificates of clients -------------------------------------------------------------------

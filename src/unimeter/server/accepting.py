@@ -18,6 +18,7 @@ could not be changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -178,6 +179,8 @@ class Acceptor:
                 ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
         except asyncio.CancelledError:
+            with contextlib.suppress(OSError):  # the loop has a copy of it, which ends with this
+                taken.shutdown(socket.SHUT_RDWR)
             taken.close()
             raise
         except (OSError, EOFError) as error:

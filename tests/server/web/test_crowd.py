@@ -255,6 +255,21 @@ def test_announcing_bodies_takes_no_place_from_those_that_come() -> None:
     serve(body)
 
 
+def test_a_body_that_would_not_fit_is_refused_before_it_comes() -> None:
+    async def body(place: Place) -> None:
+        key, _ = await place.key("ingest")
+        text = b"POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        text += b"authorization: Bearer %b\r\ncontent-length: 9000\r\n\r\n[" % key.encode()
+        held = place.site.bodies.bytes_max - 8_000
+        place.site.bodies.take(held)
+        streams = await place.connect(text)
+        await asyncio.wait_for(streams[0].readuntil(b"HTTP/1.1 429"), 10)
+        streams[1].close()
+        place.site.bodies.give_back(held)
+
+    serve(body)
+
+
 def test_a_login_is_short_not_compressed_and_holds_nothing_that_others_need() -> None:
     async def body(place: Place) -> None:
         async with httpx.AsyncClient(base_url=place.http.base_url) as stranger:

@@ -46,8 +46,17 @@ async def rest(streams: Streams) -> bytes:
 # --- heads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nx: " + b"a" * 40_000, b"G" * 40_000])
-def test_a_head_without_an_end_is_refused(data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 40_000,
+        b"G" * 40_000,
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST /health HTTP/1.1\r\n" + b"a: b\r\n" * 8_000 + b"content-length: 1\r\n\r\nx",
+    ],
+    ids=["a header", "a method", "a whole path", "many headers"],
+)
+def test_a_head_that_is_too_long_is_refused(data: bytes) -> None:
     async def body(server: Server) -> None:
         streams = await connect(server)
         streams[1].write(data)

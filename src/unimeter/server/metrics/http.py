@@ -36,6 +36,10 @@ def families(server: Server) -> Iterator[Any]:
         return
     counts = server.site.statistics()
     yield gauge("unimeter_http_connections", "Open HTTP connections", counts["http_connections"])
+    text = "Connections that made room for another, without a key or idle"
+    yield counter("unimeter_http_turned_out", text, counts["http_turned_out"])
+    text = "Connections for which there was no room"
+    yield counter("unimeter_http_refused", text, counts["http_refused"])
     yield gauge("unimeter_http_body_bytes", "Bodies held just now", counts["http_body_bytes"])
     text = "Bodies refused because too much was held"
     yield counter("unimeter_http_bodies_refused", text, counts["http_bodies_refused"])

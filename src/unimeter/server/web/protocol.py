@@ -56,6 +56,7 @@ PIPELINED_MAX: Final = 256  # browsers send none, and load generators up to 64
 TOO_MANY: Final = 503
 NO_METHOD: Final = 405
 HEAD_TOO_LARGE: Final = 431
+HEAD_TEXT: Final = "the head of a request may have 32 KiB"
 OFFERS: Final = (b"connection", b"upgrade", b"http2-settings")  # headers of this connection only
 TOO_SLOW: Final = 408
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -138,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._feed(data)
         if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(HEAD_TOO_LARGE, "the head of a request may have 32 KiB")
+            self._refuse(HEAD_TOO_LARGE, HEAD_TEXT)
         elif not self._is_in_head and self._unframed_bytes > HEAD_BYTES_MAX:
             self._refuse(HEAD_TOO_LARGE, "what follows a chunk of a body may have 32 KiB")
 
@@ -193,6 +194,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         if self.transport.is_closing():
             return  # the rest of what was read with it
+        if self._parsed_bytes() > HEAD_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE, HEAD_TEXT)
+            return
         if self.parser.should_upgrade():
             self._is_offer = True
             return  # `_feed` reads it again
@@ -202,6 +206,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def _parsed_bytes(self) -> int:
+        """Bytes of the head, which may have come in one read with what is behind it."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
     def on_chunk_header(self) -> None:
         """A chunk of the body begins."""
         self._unframed_bytes = 0
@@ -209,11 +217,12 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._unframed_bytes = 0
-        super().on_body(body)
+        if not self.transport.is_closing():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes now is the next head."""
-        if self._is_offer:
+        if self._is_offer or self.transport.is_closing():
             return
         self._is_in_head = True
         super().on_message_complete()
