@@ -230,7 +230,9 @@ def test_an_expired_a_forged_and_a_missing_token_show_nothing(
 
 def test_a_token_opens_its_own_account_and_nothing_else(locked: Locked) -> None:
     token = locked.token(42, "tokens")
-    shown = json.loads(locked.fetch("/embed/usage.json?account=acme", token))
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        locked.fetch("/embed/usage.json?account=acme", token)  # it is nobody's to choose
+    shown = json.loads(locked.fetch("/embed/usage.json", token))
     assert shown["account"] == 42
     assert [one["metric"] for one in shown["totals"]] == ["tokens"]
     assert {one["metric"] for one in shown["alerts"]} <= {"tokens"}
