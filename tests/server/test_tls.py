@@ -290,9 +290,14 @@ def test_whoever_makes_room_is_closed_at_once(
 
     async def body(server: Server) -> None:
         host, port = server.address.split(":")
-        crowd = [await asyncio.open_connection(host, int(port)) for _ in range(40)]
-        for _, writer in crowd:
-            writer.write(data)  # neither a whole hello nor a whole header to answer
+        acceptor = server._listeners[-1]
+        assert isinstance(acceptor, accepting.Acceptor)
+        crowd = []
+        for number in range(1, 41):  # neither a whole hello nor a whole header to answer
+            crowd.append(await asyncio.open_connection(host, int(port)))
+            crowd[-1][1].write(data)
+            while acceptor._count < min(number, 8) or acceptor._waiting:
+                await asyncio.sleep(0.001)
         closed = 0
         for reader, writer in crowd[:20]:
             try:
@@ -301,8 +306,6 @@ def test_whoever_makes_room_is_closed_at_once(
                 closed += 1
             writer.close()
         assert closed == 20
-        acceptor = server._listeners[-1]
-        assert isinstance(acceptor, accepting.Acceptor)
         assert acceptor.statistics()["handshakes"] <= 8
         for _, writer in crowd:
             writer.close()

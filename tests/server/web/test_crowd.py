@@ -15,6 +15,7 @@ import pytest
 from tests.server.web.running import running
 
 from unimeter.demo.process import NodeProcess
+from unimeter.server.platform import ACCEPTS_MAX, REAL
 from unimeter.server.server import Server
 from unimeter.server.shares import HANDSHAKES_MAX, HTTP_MAX, share_out
 from unimeter.server.web import protocol
@@ -399,6 +400,32 @@ def test_the_ports_share_what_there_is(sockets: int) -> None:
     assert 2 * shares.handshakes + shares.http + shares.binary == sockets
     assert 1 <= shares.handshakes <= HANDSHAKES_MAX and shares.handshakes <= shares.http
     assert 4 <= shares.http <= HTTP_MAX and shares.http <= shares.binary
+
+
+def test_a_crowd_in_the_queue_is_accepted_few_at_a_time() -> None:
+    """uvloop takes one at a time by itself; asyncio takes as many as its backlog."""
+    made: list[asyncio.Protocol] = []
+    seen: list[int] = []
+
+    class Door(asyncio.Protocol):
+        def __init__(self) -> None:
+            made.append(self)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            seen.append(len(made))
+            transport.close()
+
+    async def body() -> None:
+        bound = REAL.take_port("127.0.0.1", 0, "port")
+        listener = await REAL.listen(asyncio.get_running_loop(), bound, Door)
+        crowd = [socket.create_connection(bound.getsockname(), timeout=5) for _ in range(200)]
+        await until(lambda: len(seen) == 200)
+        for sock in crowd:
+            sock.close()
+        listener.close()
+
+    asyncio.run(body())
+    assert seen[0] <= 3 * ACCEPTS_MAX
 
 
 class PoorNode(NodeProcess):
