@@ -95,7 +95,7 @@ def test_a_whole_session_is_json(tmp_path: Path) -> None:
     process = Process(tmp_path / "data", "--log-format", "json", "--access-log", "yes")
     process.read_until("serving")
     assert process.get("/health") == 200
-    assert process.get("/v1/status?token=ump_verysecret") == 200
+    assert process.get("/v1/session?token=ump_verysecret") == 200
     assert process.get("/no/such/place") == 404
     found = objects(process.end())
     assert process.child.returncode == 0
@@ -103,9 +103,8 @@ def test_a_whole_session_is_json(tmp_path: Path) -> None:
     serving, _, access, _ = found
     assert serving["node"] == 1 and serving["http_port"] == process.http_port
     assert serving["data_dir"] == str(tmp_path / "data") and serving["index"] >= 1
-    assert (access["route"], access["status"], access["path"]) == ("/v1/status",) * 1 + (
-        200, "/v1/status",
-    )  # fmt: skip
+    assert (access["route"], access["status"]) == ("/v1/session", 200)
+    assert access["path"] == "/v1/session"
     assert "ump_verysecret" not in "".join(process.lines), "a query may hold a token"
 
 
