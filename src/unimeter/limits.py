@@ -128,6 +128,7 @@ STATE_HASH_ENTRIES: Final = 4096  # replicas compare their states every so many 
 # --- HTTP --------------------------------------------------------------------
 HTTP_LINE_BYTES_MAX: Final = 64 * 1024  # one event as NDJSON or CSV; one at its limits has 10 KiB
 HTTP_BODIES_BYTES_MAX: Final = 64 * 1024 * 1024  # of all requests under way; then 429
+HTTP_TREE_BYTES_MAX: Final = 4 * 1024 * 1024  # of JSON read as a tree: 16 MiB of {}, is 3 s of work
 HTTP_CHUNK_EVENTS: Final = 2000  # of a stream in one batch: one sync, and 10 ms of parsing at most
 HTTP_CHUNK_BYTES: Final = 512 * 1024  # of a stream's lines in one batch
 HTTP_REFUSALS_MAX: Final = 100  # listed in the answer to a stream, which may be endless

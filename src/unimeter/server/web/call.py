@@ -96,8 +96,9 @@ class Call:
         self._held = 0
 
     async def body(self, bytes_max: int = 0) -> bytes:
-        """The whole body, inflated; 413 if it is longer than `bytes_max` (0: the site's bound)."""
-        bound = bytes_max or self.site.config.http_body_bytes_max
+        """The whole body, inflated; 413 if it is longer than `bytes_max` or the site's bound."""
+        bound = self.site.config.http_body_bytes_max
+        bound = min(bound, bytes_max or bound)
         announced = self._announced()
         _check_size(announced, bound)
         self.site.bodies.check(announced)

@@ -13,7 +13,7 @@ import pytest
 from tests.server.web.compatible.conftest import EVER
 from tests.server.web.compatible.test_otlp import logs, point, record, request, total
 
-from unimeter import AggType, Client, MetricSchema
+from unimeter import AggType, Client, MetricSchema, limits
 from unimeter.demo.process import NodeProcess
 from unimeter.keys import new_key
 
@@ -162,3 +162,12 @@ def test_a_session_for_the_stream_may_what_its_key_may_and_makes_no_other(keyed:
     assert keyed.post(stream, token, "theirs", "used").status_code == 403
     again = keyed.http.post(path, headers={"Authorization": f"Bearer {token}"})
     assert again.status_code == 403
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if "billing/meter_events" not in path])
+def test_a_body_that_is_read_as_a_tree_has_a_smaller_bound(keyed: Keyed, path: str) -> None:
+    headers = {"content-type": "application/json", "Authorization": f"Bearer {keyed.admin}"}
+    headers |= ROUTES[path]("mine", "used").get("headers", {})
+    body = b"[" + b"{}," * (limits.HTTP_TREE_BYTES_MAX // 3) + b"{}]"
+    assert len(body) > limits.HTTP_TREE_BYTES_MAX
+    assert keyed.http.post(path, content=body, headers=headers).status_code == 413

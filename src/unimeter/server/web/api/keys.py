@@ -195,8 +195,14 @@ _BEFORE = Param("before", "Only records of entries before this index; 0 = from t
                 {"type": "integer", "minimum": 0}, example=0)  # fmt: skip
 _LIMIT = Param("limit", "How many records at most.",
                {"type": "integer", "minimum": 1, "maximum": AUDIT_PAGE}, example=100)  # fmt: skip
-_ID = Param("id", "The key's id.", {"type": "string", "pattern": "^[a-z2-7]{12}$"},
-            where="path", required=True, example="4fk2p7x2ab3d")
+_ID = Param(
+    "id",
+    "The key's id.",
+    {"type": "string", "pattern": "^[a-z2-7]{12}$"},
+    where="path",
+    required=True,
+    example="4fk2p7x2ab3d",
+)
 
 ENDPOINTS = [
     Endpoint("POST", "/v1/session", log_in, None, "Log a browser in with a key", tag="keys",

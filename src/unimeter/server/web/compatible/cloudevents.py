@@ -32,6 +32,7 @@ from urllib.parse import unquote
 import msgspec
 from starlette.responses import Response
 
+from unimeter import limits
 from unimeter.server.web.answers import answer
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible.amounts import checked, exact_json
@@ -86,12 +87,12 @@ async def take(call: Call) -> Receipt:
     """Have the CloudEvents of a request counted."""
     kind = kind_of(call)
     if not kind.startswith("application/cloudevents"):
-        view = _binary(call, kind, await call.body())
+        view = _binary(call, kind, await call.body(limits.HTTP_TREE_BYTES_MAX))
         return await receive(call, SHAPE, [item_of(view, checked(view, CloudEvent), 0)])
     if kind not in (STRUCTURED, BATCH):
         text = f"CloudEvents are read as JSON ({STRUCTURED}, {BATCH}), not as {kind[:60]!r}"
         raise Problem(415, "unsupported", text)
-    sent = exact_json(await call.body())
+    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
     if kind == BATCH and not isinstance(sent, list):
         raise bad("$", "is not an array", "an array of CloudEvents")
     return await receive(call, SHAPE, items_of(sent))

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from starlette.responses import Response
 
+from unimeter import limits
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
 from unimeter.server.web.answers import JSON
@@ -75,7 +76,7 @@ async def one(call: Call, sent: Any) -> Response:
 
 async def batch(call: Call) -> Response:
     """Store several events and give them back."""
-    sent = exact_json(await call.body())
+    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
     events: list[LagoEvent] = checked(sent, LagoBatch).events
     items = [Item(at, event.code, sent["events"][at]) for at, event in enumerate(events)]
     receipt = await receive(call, SHAPE, items)
