@@ -28,7 +28,7 @@ from unimeter.server.node import Node
 from unimeter.server.platform import Platform
 from unimeter.server.watcher import Sink, Watcher
 
-SHARE = 0.03  # of the loop's time
+SHARE = 0.02  # of the loop's time
 INTERVAL_SECONDS = 0.025  # between two turns: what a page can show
 SLICE_SECONDS = 0.001  # of serving in one turn; ingest waits for no longer
 HEARTBEAT_SECONDS = 15.0
