@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
 from tests.planted.planting import plant_what_is_asked_for
 
 if TYPE_CHECKING:
