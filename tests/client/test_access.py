@@ -80,6 +80,8 @@ def test_a_portal_token_says_what_it_was_made_for() -> None:
     assert claims.expires == int(until.timestamp())
     token = AsyncClient(["localhost:7001"], key=KEY).portal_token(7, [], timedelta(hours=1))
     assert check_portal_token(token, record, 0).account == 7
+    every = client.portal_token(7, None, timedelta(hours=1))
+    assert check_portal_token(every, record, 0).metrics == (), "none named: all of them"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,8 @@ def test_a_portal_token_says_what_it_was_made_for() -> None:
         ((True, [], timedelta(1)), "account"),
         ((1.5, [], timedelta(1)), "account"),
         (("acme", ["m"] * 99, timedelta(1)), "at most"),
+        (("acme", [], timedelta(seconds=-5)), "past"),
+        (("acme", [], datetime(2020, 1, 1, tzinfo=timezone.utc)), "past"),
     ],
 )
 def test_a_portal_token_for_nothing_sensible_is_refused(

@@ -63,7 +63,7 @@ class Access:
         return self._key.encode()
 
     def portal_token(
-        self, account: Account, metrics: Iterable[str], expires: datetime | timedelta
+        self, account: Account, metrics: Iterable[str] | None, expires: datetime | timedelta
     ) -> str:
         """See `Client.portal_token`."""
         if not self._key:
@@ -72,11 +72,13 @@ class Access:
             expires = datetime.now(timezone.utc) + expires
         if not isinstance(expires, datetime) or expires.tzinfo is None:
             raise InvalidInputError("expires must be a timedelta, or a datetime with a time zone")
+        if expires <= datetime.now(timezone.utc):
+            raise InvalidInputError(f"expires is in the past: {expires.isoformat()}")
         if isinstance(metrics, str):
             raise InvalidInputError(f"metrics must be a list of codes, not {metrics!r}")
         if isinstance(account, bool) or not isinstance(account, int | str):
             raise InvalidInputError(f"an account must be an int or a str, not {account!r}")
-        return sign_portal_token(self._key, account, metrics, int(expires.timestamp()))
+        return sign_portal_token(self._key, account, metrics or (), int(expires.timestamp()))
 
 
 def check_key(key: str | None) -> str:

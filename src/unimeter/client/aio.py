@@ -151,7 +151,7 @@ class AsyncClient(AsyncSurface):
         return self._core.cluster_id
 
     def portal_token(
-        self, account: Account, metrics: Iterable[str], expires: datetime | timedelta
+        self, account: Account, metrics: Iterable[str] | None, expires: datetime | timedelta
     ) -> str:
         """A token for a customer's own page: it reads this account until `expires`.
 

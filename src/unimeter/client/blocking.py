@@ -142,7 +142,7 @@ class Client(Surface):
             return self._core.cluster_id
 
     def portal_token(
-        self, account: Account, metrics: Iterable[str], expires: datetime | timedelta
+        self, account: Account, metrics: Iterable[str] | None, expires: datetime | timedelta
     ) -> str:
         """A token for a customer's own page: it reads this account until `expires`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,31 @@ def test_a_slow_head_behind_a_request_that_is_answered_for_long_cuts_nothing_off
         await asyncio.sleep(0.15)  # three times the patience for a head
         assert not reader.at_eof()
         writer.close()
+
+    serve(body)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (b"nonsense\r\n\r\n", 400, "RFC 9112"),
+        (b"GET /health HTTP/1.1\r\nx: " + b"y" * 40_000 + b"\r\n\r\n", 431, "32 KiB"),
+        (b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", 405, "proxy"),
+        (b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n", 400, "Host"),
+    ],
+    ids=["nonsense", "long", "proxy", "hostless"],
+)
+def test_what_is_refused_before_a_route_is_a_problem_as_well(
+    sent: bytes, status: int, words: str
+) -> None:
+    async def body(server: Server) -> None:
+        streams = await connect(server)
+        streams[1].write(sent)
+        head, _, told = (await rest(streams)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d" % status)
+        assert b"application/problem+json" in head.lower()
+        found = json.loads(told)
+        assert found["status"] == status and words in found["detail"]
 
     serve(body)
 

@@ -26,6 +26,7 @@ request that came; which one is being answered is known here (`_answering`).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -42,6 +43,7 @@ from uvicorn.server import ServerState
 
 from unimeter.keys import Principal
 from unimeter.server.web.crowd import Crowd
+from unimeter.server.web.problems import CONTENT_TYPE, Problem
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 HEAD_SECONDS: Final = 10.0
@@ -59,6 +61,15 @@ HEAD_TOO_LARGE: Final = 431
 HEAD_TEXT: Final = "the head of a request may have 32 KiB"
 OFFERS: Final = (b"connection", b"upgrade", b"http2-settings")  # headers of this connection only
 TOO_SLOW: Final = 408
+BAD_REQUEST: Final = 400
+WORTH_A_RETRY: Final = (TOO_MANY, TOO_SLOW)
+KINDS: Final = {
+    BAD_REQUEST: "invalid-input",
+    NO_METHOD: "method",
+    TOO_SLOW: "too-slow",
+    HEAD_TOO_LARGE: "too-large",
+    TOO_MANY: "wait",
+}
 LAST_CHUNK: Final = b"0\r\n\r\n"
 TLS_HELLO: Final = 0x16  # the first byte of a TLS record that begins a handshake
 _LOG = logging.getLogger("unimeter.http")
@@ -332,8 +343,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_streaming:
             self.transport.abort()  # in the midst of an answer a status would be a part of it
             return
-        body = text.encode()
-        head = b"content-type: text/plain; charset=utf-8\r\nretry-after: 1\r\nconnection: close\r\n"
+        body = json.dumps(Problem(status, KINDS[status], text).body()).encode()
+        head = b"content-type: %b\r\nconnection: close\r\n" % CONTENT_TYPE.encode()
+        if status in WORTH_A_RETRY:
+            head += b"retry-after: 1\r\n"
         length = b"content-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + length + body)
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser can't read is told like any other refusal."""
+        self._refuse(BAD_REQUEST, "this is not HTTP/1.1 as RFC 9112 has it")

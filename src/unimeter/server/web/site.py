@@ -46,7 +46,7 @@ from unimeter.server.web.dashboard import pages, usage, views
 from unimeter.server.web.dashboard.history import History
 from unimeter.server.web.endpoint import Endpoint
 from unimeter.server.web.gateway import ADDRESS, Gateway
-from unimeter.server.web.problems import Problem, problem_of
+from unimeter.server.web.problems import Problem, bad, problem_of
 from unimeter.server.web.protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from unimeter.server.web.watch import Watch
 
@@ -184,6 +184,8 @@ class Site:
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         principal = ANYBODY
+        if "host" not in request.headers and request.scope["http_version"] == "1.1":
+            raise bad("Host", "is missing", "the header that HTTP/1.1 asks for")
         if endpoint.scope is not None:
             if endpoint.path != "/metrics":
                 self.check_ready()
