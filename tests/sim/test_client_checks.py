@@ -50,6 +50,7 @@ class FakeLog:
     wrong_reply: str = ""
     wrong_answer: str = ""
     marks: Counter[str] = field(default_factory=Counter)
+    mistaken: set[str] = field(default_factory=set)
     alerts: list[AlertRow] = field(default_factory=list)
     metrics: list[str] = field(default_factory=lambda: ["calls"])
     refused_entries: dict[int, int] = field(default_factory=dict)
@@ -68,6 +69,9 @@ class FakeLog:
 
     def expected(self, index: int) -> Any:
         return SimpleNamespace(error_code=self.refused_entries.get(index, 0))
+
+    def mistaken_marks(self) -> set[str]:
+        return self.mistaken
 
     def counted_marks(self) -> Counter[str]:
         return self.marks
@@ -153,6 +157,13 @@ def test_an_acknowledged_event_that_is_lost_later_is_found_at_the_end() -> None:
         scene.checks.at_end()
 
     finds("AcknowledgedIsCounted", body, "event b", "STORED")
+
+
+def test_an_event_that_was_taken_for_another_of_its_id_is_nobodys_loss() -> None:
+    scene = Scene()
+    scene.stored(scene.batch("a"), 5, Outcome.DUPLICATE)
+    scene.log.mistaken.add("a")
+    scene.checks.at_end()
 
 
 def test_a_duplicate_whose_first_send_is_not_counted_is_found() -> None:

@@ -63,6 +63,9 @@ class Log(Protocol):
     def counted_marks(self) -> Counter[str]:
         """How often each mark was counted."""
 
+    def mistaken_marks(self) -> set[str]:
+        """Marks of events that were rightly called duplicates of others (`likeness`)."""
+
     def alert_rows(self) -> Sequence[AlertRow]:
         """Every alert so far, by position."""
 

@@ -23,6 +23,7 @@ from unimeter.sim import entry_reading
 from unimeter.sim.admin_model import UNAUTHENTICATED, AdminModel, Json, read_admin, read_on_behalf
 from unimeter.sim.counting import Request, Row
 from unimeter.sim.failures import CheckFailed
+from unimeter.sim.likeness import Likeness
 from unimeter.sim.metric_rules import NOT_FOUND, put_refusal
 from unimeter.sim.model import Model
 from unimeter.sim.session_model import NEW, Answered, SessionModel
@@ -128,6 +129,7 @@ class Committed:
             entry_reading.read_noop(data)
         elif kind == GENESIS:
             self.cluster_id, self.hash_key = entry_reading.read_genesis(data)
+            self.model.are_alike = Likeness(self.hash_key).are_alike
         elif kind in (METRIC_PUT, METRIC_DELETE):
             expected = self._change(expected, {}, kind, data)
         elif kind == ON_BEHALF:
@@ -278,6 +280,11 @@ class Committed:
     def counted(self, at: int | None = None) -> Iterator[Stored]:
         """Every event in the totals at a position, in log order, of deleted metrics too."""
         return (one for one in self.stored if at is None or one.index <= at)
+
+    def mistaken_marks(self, key: str = "mark") -> set[str]:
+        """Marks of events that were taken for others of their id (`likeness`)."""
+        rows = self.model.look_alikes
+        return {value for row in rows for name, value in row.properties if name == key}
 
     def counted_marks(self, at: int | None = None, key: str = "mark") -> Counter[str]:
         """How often each value of a property was counted; each must be once, if unique."""

@@ -21,7 +21,7 @@ the thing it is to check.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from unimeter.limits import KEY_WINDOW_DAYS
@@ -54,6 +54,9 @@ class Model(Answers):
         self.index = 0
         self.keys: dict[Key, tuple[int, Key]] = {}  # key -> (day, body)
         self.next_offset = 1
+        # Different bodies that the engine can't tell apart (`likeness`); by itself, none.
+        self.are_alike: Callable[[Key, Key], bool] = lambda one, other: False
+        self.look_alikes: list[Row] = []  # called duplicates for that, and not counted
 
     def put(
         self, schema: MetricSchema, transitions: Transitions, index: int | None = None
@@ -144,7 +147,12 @@ class Model(Answers):
             return Outcome.STORED
         known = self.keys.get(key)
         if known is not None and day - known[0] <= KEY_WINDOW_DAYS:
-            return Outcome.DUPLICATE if known[1] == body else Outcome.CONFLICT
+            if known[1] == body:
+                return Outcome.DUPLICATE
+            if not self.are_alike(known[1], body):
+                return Outcome.CONFLICT
+            self.look_alikes.append(row)
+            return Outcome.DUPLICATE
         self.keys[key] = (day, body)
         return Outcome.STORED
 
