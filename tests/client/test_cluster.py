@@ -478,7 +478,7 @@ def test_quiet_stream_asks_if_its_node_lives_and_leaves_a_silent_one(
         helper.join()
 
 
-def test_stream_of_a_single_node_is_not_disturbed(
+def test_stream_of_a_single_node_that_answers_is_not_disturbed(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alert_stream, "PING_SECONDS", 0.01)
@@ -489,4 +489,29 @@ def test_stream_of_a_single_node_is_not_disturbed(
         fake.alert()
         record = stream.get(timeout=10)
         assert record is not None and record.position == 1
-        assert fake.seen.count(PartitionMap()) == asked and len(fake.subscribers) == 1
+        assert fake.seen.count(PartitionMap()) > asked and len(fake.subscribers) == 1
+
+
+def test_stream_of_a_single_node_that_forgot_it_begins_again(
+    fake: FakeServer, connect: Connect, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Started again while it could not be reached, so that no reset came: the link is silent.
+    for module in (alert_stream, subscription):
+        monkeypatch.setattr(module, "PING_SECONDS", 0.05)
+        monkeypatch.setattr(module, "PONG_SECONDS", 0.05)
+    with connect([fake.address]) as client:
+        alerts = Alerts(client)
+
+        def forget_then_alert() -> None:
+            before = len(fake.connections)
+            fake.thawed.clear()
+            fake.subscribers.clear()
+            wait_until(lambda: len(fake.connections) > before)
+            fake.thawed.set()
+            wait_until(lambda: bool(fake.subscribers))
+            fake.alert()
+
+        helper = threading.Thread(target=forget_then_alert)
+        helper.start()
+        assert alerts.take(1) == [1]
+        helper.join()

@@ -120,9 +120,7 @@ class SocketStream(Stream[T]):
 
     def _is_it_there(self, connection: Connection) -> None:
         """Ask a quiet node for its map, or raise OSError if it has not answered the last time."""
-        if not self._core.has_alternative():
-            self._quiet = 0.0  # there is nowhere to go
-        elif not self._ping:
+        if not self._ping:
             packet_type, payload = v2.encode_request(PartitionMap())
             until = time.monotonic() + PONG_SECONDS
             self._ping = connection.send(packet_type, payload, until)

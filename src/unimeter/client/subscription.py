@@ -134,18 +134,22 @@ class LinkStream(Generic[T]):
                 await self._is_it_there()
 
     async def _is_it_there(self) -> None:
-        """Ask the node of a quiet link for its map. A full inbox is quiet by our own doing."""
+        """Ask the node of a quiet link for its map. A full inbox is quiet by our own doing.
+
+        A node that is the only one is asked as well: one that was started again while it could
+        not be reached knows nothing of this link, and would be silent on it for ever.
+        """
         link, now = self._link, asyncio.get_running_loop().time()
-        if link is None or not self._core.has_alternative():
+        if link is None:
             return
         if len(self._inbox) >= self._buffer_size or now - link.quiet_since(0.0) < PING_SECONDS:
             return
         try:
             reply = (await link.ask(PartitionMap(), now + PONG_SECONDS, PONG_SECONDS))[1]
-            knows_leader = self._core.on_pong(reply, self._address)
+            is_good = self._core.on_pong(reply, self._address) or not self._core.has_alternative()
         except (LinkLost, ServerError):
-            knows_leader = False
-        if not knows_leader:
+            is_good = False
+        if not is_good:
             link.abort("it is silent or knows no leader")
 
     def _left(self, address: str) -> None:
