@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.web.conftest import ACCOUNT, Meter, fill
 
 from unimeter import Client, Event
 from unimeter.demo.process import NodeProcess
+from unimeter.keys import sign_portal_token
 
 HOUR = 3600
 
@@ -74,6 +76,10 @@ class Locked(Meter):
 
     def token(self, account: int | str = ACCOUNT, *metrics: str, seconds: int = HOUR) -> str:
         return self.client.portal_token(account, metrics, timedelta(seconds=seconds))
+
+    def expired(self) -> str:
+        """What the SDK would not sign."""
+        return sign_portal_token(self.key, ACCOUNT, [], int(time.time()) - 1)
 
     def fetch(self, path: str, token: str) -> str:
         request = urllib.request.Request(
@@ -218,7 +224,7 @@ def test_an_expired_a_forged_and_a_missing_token_show_nothing(
     guest: Browser, locked: Locked, shop: Site
 ) -> None:
     good = locked.token()
-    for token in (locked.token(seconds=-1), good[:-4] + "AAAA", "nonsense"):
+    for token in (locked.expired(), good[:-4] + "AAAA", "nonsense"):
         framed(guest, shop, f"{locked.base}/embed/usage#token={token}")
         assert "This view has ended" in guest.text("main")
         assert ACCOUNT not in guest.text("main")
