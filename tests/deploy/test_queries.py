@@ -207,7 +207,8 @@ def test_every_family_of_a_stage_is_on_the_dashboard_or_in_an_alert(scrape: Scra
     assert left == {
         "unimeter_applied_index", "unimeter_commit_index", "unimeter_connections_opened",
         "unimeter_dedup_keys", "unimeter_dedup_sessions", "unimeter_entries",
-        "unimeter_entries_applied", "unimeter_http_bodies_refused", "unimeter_log_index",
+        "unimeter_entries_applied", "unimeter_http_bodies_refused", "unimeter_http_refused",
+        "unimeter_http_turned_out", "unimeter_log_index",
         "unimeter_snapshot_index", "unimeter_snapshot_running", "unimeter_snapshot_seconds",
         "unimeter_stream_seconds", "unimeter_subscribers", "unimeter_synced_index",
         "unimeter_term", "unimeter_tls_refused",
