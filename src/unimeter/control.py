@@ -27,9 +27,11 @@ from typing import Final
 
 from unimeter import limits
 from unimeter.errors import InvalidInputError
+from unimeter.instants import format_ns
 from unimeter.types import Account
 
 WEBHOOK_PREFIX: Final = "wh"
+POSITION_MAX: Final = 2**53 - 1  # alerts; any JSON reader keeps it
 SECRET_PREFIX: Final = "whsec_"  # the Standard Webhooks' own
 SECRET_BYTES: Final = 32
 SECRET_BYTES_MIN: Final = 16
@@ -74,6 +76,25 @@ class AuditRecord:
         """Whether it changed nothing."""
         return self.result != DONE
 
+    def cells(self) -> tuple[object, ...]:
+        """The line as a row: what stands in each of AUDIT_COLUMNS."""
+        actor = self.actor
+        return (
+            self.index,
+            format_ns(self.timestamp_ns),
+            actor.key,
+            actor.name,
+            actor.via,
+            actor.address,
+            self.action,
+            self.target,
+            self.result,
+        )
+
+
+AUDIT_COLUMNS: Final = (
+    "index", "time", "key", "name", "via", "address", "action", "target", "result",
+)  # fmt: skip
 
 DONE: Final = "done"
 
@@ -200,7 +221,7 @@ def _filter_complaint(record: WebhookRecord) -> str:
     for metric in record.metrics:
         if not 1 <= size_of(metric) <= limits.METRIC_CODE_BYTES_MAX:
             return f"a metric's code has 1 to {limits.METRIC_CODE_BYTES_MAX} bytes"
-    if record.start is not None and not 0 <= record.start < 2**53:
+    if record.start is not None and not 0 <= record.start <= POSITION_MAX:
         return "a webhook starts after an alert's position, which is 0 or more"
     return ""
 

@@ -17,6 +17,7 @@ from unimeter.canonical import Fields, line
 from unimeter.control import (
     ACTIVE,
     PAUSED,
+    POSITION_MAX,
     Actor,
     AuditRecord,
     Delivery,
@@ -27,7 +28,6 @@ from unimeter.errors import InvalidInputError
 from unimeter.keys import KeyRecord, Scope
 
 ID_CHARACTERS_MAX: Final = 64  # of what claims to be an id
-POSITION_MAX: Final = 2**53 - 1  # alerts; any JSON reader keeps it
 ATTEMPTS_MAX: Final = 1_000_000
 _HASH_BYTES: Final = 32
 _KEY_ID: Final = re.compile(r"[a-z2-7]{12}")

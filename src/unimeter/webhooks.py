@@ -32,6 +32,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from unimeter.accounts import account_of_json
+from unimeter.control import SECRET_PREFIX
 from unimeter.errors import ClientError, InvalidInputError
 from unimeter.instants import parse_ns
 from unimeter.types import AlertRecord, Direction, from_ns
@@ -39,7 +40,6 @@ from unimeter.types import AlertRecord, Direction, from_ns
 ID_HEADER: Final = "webhook-id"
 TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
-SECRET_PREFIX: Final = "whsec_"
 VERSION: Final = "v1"
 TOLERANCE: Final = timedelta(minutes=5)
 ALERT_TYPE: Final = "alert.crossed"

@@ -11,12 +11,9 @@ import click
 
 from unimeter import limits
 from unimeter.cli.connection import open_client
-from unimeter.cli.moments import format_ns
 from unimeter.cli.options import form_options, server_options
 from unimeter.cli.output import Form, Sheet, write_sheet
-from unimeter.control import AuditRecord
-
-COLUMNS = ("index", "time", "key", "name", "via", "address", "action", "target", "result")
+from unimeter.control import AUDIT_COLUMNS, AuditRecord
 
 EPILOG = """\b
 Examples:
@@ -45,19 +42,6 @@ def command(ctx: click.Context, /, limit: int, before: int, form: Form, **_: obj
     """List changes of keys, webhooks and metrics, newest first."""
     with open_client(ctx) as client:
         records = client.audit(limit=limit, before=before)
-    write_sheet(Sheet(COLUMNS, map(_row, records), "nothing was changed yet"), form)
-
-
-def _row(record: AuditRecord) -> tuple[object, ...]:
-    actor = record.actor
-    return (
-        record.index,
-        format_ns(record.timestamp_ns),
-        actor.key,
-        actor.name,
-        actor.via,
-        actor.address,
-        record.action,
-        record.target,
-        record.result,
+    write_sheet(
+        Sheet(AUDIT_COLUMNS, map(AuditRecord.cells, records), "nothing was changed yet"), form
     )

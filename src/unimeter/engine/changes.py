@@ -30,6 +30,7 @@ from unimeter.canonical import Fields, dump, parse
 from unimeter.control import (
     ACTIVE,
     PAUSED,
+    POSITION_MAX,
     UNKNOWN,
     Delivery,
     WebhookRecord,
@@ -37,7 +38,6 @@ from unimeter.control import (
 )
 from unimeter.control_json import (
     ID_CHARACTERS_MAX,
-    POSITION_MAX,
     actor_of,
     actor_text,
     delivery_complaint,

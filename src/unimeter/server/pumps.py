@@ -48,7 +48,6 @@ class Pumps:
         self._look_handle: asyncio.TimerHandle | None = None
         self._next = 0.0  # when the next turn may be
         self._spent = 0.0  # by sinks, since the last turn
-        self._generation = -1
         self._is_closed = False
         self.turns = self.batches = self.alerts_sent = self.totals_sent = self.overflows = 0
         self.seconds = 0.0

@@ -18,10 +18,9 @@ from typing import Any, Final
 
 from unimeter import limits
 from unimeter.canonical import Fields, dump, parse
-from unimeter.control import Webhook
+from unimeter.control import POSITION_MAX, Webhook
 from unimeter.control_json import (
     ID_CHARACTERS_MAX,
-    POSITION_MAX,
     audit_json,
     audit_of,
     delivery_json,

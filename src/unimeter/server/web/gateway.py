@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
 from unimeter.control import Actor
 from unimeter.errors import BackpressureError
@@ -30,6 +30,7 @@ from unimeter.keys import Principal, Scope
 from unimeter.server import rights
 from unimeter.server.clients import Clients
 from unimeter.server.connection import Connection
+from unimeter.server.forward import StandInTransport
 from unimeter.server.web.problems import position_ahead
 from unimeter.wire import v2
 from unimeter.wire.failures import exception_of
@@ -193,38 +194,17 @@ class Gateway:
         return {"gateway_waiting": len(self._waiting), "gateway_sessions": len(self._sessions)}
 
 
-class _Transport:
-    """What the connection takes for its socket."""
+class _Transport(StandInTransport):
+    """What the connection takes for its socket; whoever waits is told when it closes."""
 
     def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.taken)
         self._gateway = gateway
-        self._is_closed = False
-
-    def write(self, data: bytes) -> None:
-        if not self._is_closed:
-            self._gateway.taken(bytes(data))
-
-    def is_closing(self) -> bool:
-        return self._is_closed
 
     def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
+        """Write nothing more, and answer nobody any more."""
+        if not self.is_closing():
+            super().close()
             self._gateway.closed()
 
     abort = close
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        return
-
-    def pause_reading(self) -> None:
-        return
-
-    def resume_reading(self) -> None:
-        return

@@ -20,8 +20,8 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from unimeter.accounts import account_of_json
-from unimeter.control import AuditRecord
+from unimeter.accounts import EXACT_MAX, account_of_json
+from unimeter.control import AUDIT_COLUMNS, AuditRecord
 from unimeter.errors import UnauthenticatedError
 from unimeter.keys import (
     ANYBODY,
@@ -45,9 +45,6 @@ from unimeter.wire import messages as m
 
 AUDIT_PAGE = 1000
 KEY_COLUMNS = ("id", "name", "scopes", "account", "metric", "created", "revoked")
-AUDIT_COLUMNS = (
-    "index", "time", "key", "name", "via", "address", "action", "target", "result",
-)  # fmt: skip
 
 
 _ID_WANTED = "the id of a key, as GET /v1/keys shows it"
@@ -167,28 +164,13 @@ async def revoke_key(call: Call) -> Response:
 async def audit(call: Call) -> Response:
     """GET /v1/audit."""
     limit = call.integer("limit", 100, 1, AUDIT_PAGE)
-    before = call.integer("before", 0, 0, 2**53 - 1)
+    before = call.integer("before", 0, 0, EXACT_MAX)
     response, position = await call.site.gateway.ask(m.AuditList(before, limit), call.principal)
     assert isinstance(response, m.AuditListReply)
     following = response.records[-1].index if response.more else None
     more = {"before": following} if following else {}
-    lines = map(_audit_cells, response.records)
+    lines = map(AuditRecord.cells, response.records)
     return rows(call, AUDIT_COLUMNS, lines, position=position, more=more)
-
-
-def _audit_cells(record: AuditRecord) -> tuple[Any, ...]:
-    actor = record.actor
-    return (
-        record.index,
-        time_text(record.timestamp_ns),
-        actor.key,
-        actor.name,
-        actor.via,
-        actor.address,
-        record.action,
-        record.target,
-        record.result,
-    )
 
 
 _BEFORE = Param("before", "Only records of entries before this index; 0 = from the newest on.",

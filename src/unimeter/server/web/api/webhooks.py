@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from unimeter import limits
 from unimeter.accounts import account_of_json
-from unimeter.control import Webhook, new_webhook
+from unimeter.control import POSITION_MAX, Webhook, new_webhook
 from unimeter.engine.query import alert_at
 from unimeter.keys import Scope
 from unimeter.server.node import Node
@@ -39,7 +39,6 @@ from unimeter.server.web.endpoint import Endpoint, Param
 from unimeter.server.web.problems import bad
 from unimeter.wire import messages as m
 
-POSITION_MAX = 2**53 - 1
 COLUMNS = (
     "id", "url", "state", "paused_reason", "accounts", "metrics", "start", "created",
     "through", "lag", "retrying", "failures", "error",

@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from unimeter import limits
-from unimeter.accounts import parse_account
+from unimeter.accounts import EXACT_MAX, parse_account
+from unimeter.control import AUDIT_COLUMNS
 from unimeter.engine.alert_log import alert_at
 from unimeter.instants import format_ns
 from unimeter.keys import Scope, same
@@ -153,7 +154,7 @@ async def alerts(call: Call) -> Twin:
     name, code = call.text("account", ""), call.text("metric", "") or None
     account = parse_account(name) if name else None
     call.principal.check_sees(account, code)
-    before = call.integer("before", 0, 0, 2**53 - 1)
+    before = call.integer("before", 0, 0, EXACT_MAX)
     limit = call.integer("limit", int(PAGE), 1, 1000)
     rows, after = await newest_alerts(call, account, code, before, limit)
     lines = lines_of(rows, alert_cells.COLUMNS)
@@ -202,7 +203,7 @@ async def audit(call: Call) -> Twin:
     found = await answer_of(call, keys.audit, given)
     if "before" in found:
         found["cursor"] = str(found["before"])
-    return Twin.of(found, keys.AUDIT_COLUMNS)
+    return Twin.of(found, AUDIT_COLUMNS)
 
 
 ENDPOINTS: Final = [
