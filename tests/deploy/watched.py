@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import subprocess
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from tests.server.certificates import CURVE, openssl
 
 from unimeter import AggType, AsyncClient, Event, MetricSchema
 from unimeter.demo.process import free_port
@@ -91,11 +91,9 @@ def certificate(directory: Path, days: int = 30) -> dict[str, str]:
     """The options of a node with a certificate that it signed itself."""
     cert, key = directory / "tls.crt", directory / "tls.key"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", str(days), "-keyout", str(key), "-out", str(cert), *subject],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    openssl(
+        "req", "-x509", *CURVE, "-days", str(days), "-keyout", str(key), "-out", str(cert), *subject
+    )
     return {"tls_cert": str(cert), "tls_key": str(key)}
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 from tests.deploy.watched import certificate
+from tests.server.certificates import openssl
 
 from unimeter.server.certificate import _seconds, expires_at
 
 
 def end_by_openssl(path: str) -> int:
-    done = subprocess.run(
-        ["openssl", "x509", "-noout", "-enddate", "-in", path],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return int(ssl.cert_time_to_seconds(done.stdout.strip().removeprefix("notAfter=")))
+    said = openssl("x509", "-noout", "-enddate", "-in", path)
+    return int(ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter=")))
 
 
 @pytest.mark.parametrize("days", [1, 400, 20_000])
