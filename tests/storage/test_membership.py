@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from tests.storage.meter import PATH, TINY, Meter, small_meter
-from tests.storage.test_raft_log import CLUSTER, KEY, RaftLog, entry, open_member
+from tests.storage.test_raft_log import BOUNDS, CLUSTER, KEY, RaftLog, entry, open_member
 
 from unimeter.errors import (
     CorruptionError,
@@ -97,6 +98,28 @@ def test_two_directories_of_one_node_have_different_incarnations() -> None:
 def test_a_node_id_that_is_none_is_refused(node_id: int) -> None:
     with pytest.raises(InvalidInputError, match="must be 1 to 255"):
         open_directory(MemoryDisk(), PATH, node_id=node_id)
+
+
+def test_a_member_replays_what_is_committed_and_not_one_entry_more() -> None:
+    """What is behind it may still be replaced; how the file is read must not matter."""
+    bounds = replace(BOUNDS, mark_bytes=0)
+    for committed in range(2, 10):
+        disk = MemoryDisk()
+        opened = open_member(disk, bounds=bounds)
+        log = RaftLog(opened, (1, 2, 3))
+        log.stage([entry(index) for index in range(2, committed + 1)])
+        opened.wal.sync()
+        for one in opened.wal.read(2):
+            opened.machine.apply(one.index, one.kind, one.timestamp_ns, one.body)
+        opened.snapshots.begin(opened.machine)
+        opened.snapshots.wait()
+        opened.wal.note_commit(committed)
+        log.stage([entry(index) for index in range(committed + 1, committed + 9)])
+        opened.wal.sync()
+        opened.close()
+        again = open_member(disk, bounds=bounds)
+        assert (again.machine.applied, again.wal.last_index) == (committed, committed + 8)
+        again.close()
 
 
 def test_a_directory_made_with_another_secret_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -29,8 +30,8 @@ def put(wal: Wal, *bodies: bytes) -> None:
         wal.append(wal.last_index + 1, 1, 2, 1000 + wal.last_index, body)
 
 
-def filled(disk: MemoryDisk, count: int = 60, size: int = 500) -> Wal:
-    wal = open_wal(disk)
+def filled(disk: MemoryDisk, count: int = 60, size: int = 500, bounds: WalLimits = BOUNDS) -> Wal:
+    wal = open_wal(disk, bounds)
     for number in range(count):
         put(wal, bytes([number]) * size)
         wal.sync()
@@ -206,6 +207,14 @@ def test_a_failed_sync_is_never_tried_again() -> None:
     with pytest.raises(FatalStorageError):
         put(wal, b"three")
     assert wal.synced_index == 1
+
+
+def test_an_empty_range_reads_nothing() -> None:
+    """Wherever it begins: also at an entry that the log remembers the place of."""
+    wal = filled(MemoryDisk(), bounds=replace(BOUNDS, mark_bytes=0))
+    assert len(list(wal.read(1))) == 60
+    for first in range(1, 62):
+        assert list(wal.read(first, first - 1)) == [], first
 
 
 def test_a_segment_of_another_directory_is_refused() -> None:

@@ -51,6 +51,7 @@ class Machine:
         self.wal_limits = WalLimits(
             segment_bytes=options.segment_bytes,
             segment_bytes_first=options.segment_bytes,
+            mark_bytes=1024,  # about each third entry: a walk begins at the one that is wanted
             background=False,
         )
         self.skew_ns = 0

@@ -479,7 +479,7 @@ def _replay(opened: Opened, until: int, progress: Progress | None) -> None:
         if progress is not None and done - said > _PROGRESS_BYTES:
             said = done
             progress(min(done, total), total, counted)
-    assert machine.applied == until, "replay reaches the end of what is committed"
+    assert machine.applied == until, f"replay ends at {machine.applied}, committed is {until}"
     opened.commit_index = until
     wal.note_commit(until)
     opened.replayed_entries, opened.replayed_events = replayed, counted

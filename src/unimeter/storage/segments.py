@@ -27,7 +27,7 @@ from unimeter.storage.disk import Disk, File
 from unimeter.storage.layout import Identity, SegmentHead
 
 WINDOW_BYTES = 16 * 1024 * 1024  # one read of a walk through a whole segment
-_MARK_BYTES = 256 * 1024  # about so far apart are the places a walk can start from
+MARK_BYTES = 256 * 1024  # about so far apart are the places a walk can start from
 _SUFFIX = ".seg"
 RESTORE_ADVICE = (
     "Nothing was changed. Restore the directory from a copy; a node of a cluster is made anew "
@@ -55,6 +55,7 @@ class Segment:
     path: str
     head: SegmentHead
     marks: list[tuple[int, int]] = field(default_factory=list)  # (index, position), ascending
+    mark_bytes: int = MARK_BYTES
 
     @property
     def first_index(self) -> int:
@@ -68,7 +69,7 @@ class Segment:
         would do too, but a forked child could find it held by a thread it has not.
         """
         marks = self.marks
-        if not marks or position >= marks[-1][1] + _MARK_BYTES:
+        if not marks or position >= marks[-1][1] + self.mark_bytes:
             self.marks = [*marks, (index, position)]
 
     def nearest(self, index: int) -> tuple[int, int]:

@@ -88,7 +88,9 @@ class StoredSegments:
         return holders[-1].nearest(index)[0]
 
     def read(self, first: int, last: int, window_bytes: int) -> Iterator[Entry]:
-        """Entries first..last, checked, in order; all of them must be durable."""
+        """Entries first..last, checked, in order, none if last < first; all must be durable."""
+        if last < first:  # the walk below stops at `last`, and must not begin behind it
+            return
         segments = self.all
         for at, segment in enumerate(segments):
             after = segments[at + 1] if at + 1 < len(segments) else None

@@ -43,6 +43,7 @@ from unimeter.storage.disk import Disk, DiskFullError, FatalStorageError
 from unimeter.storage.layout import SEGMENT_HEADER_BYTES, Identity, SegmentHead, Witnessed
 from unimeter.storage.repair import repair_in, segment_of
 from unimeter.storage.segments import (
+    MARK_BYTES,
     RESTORE_ADVICE,
     Entry,
     Segment,
@@ -70,6 +71,7 @@ class WalLimits:
 
     segment_bytes: int = limits.SEGMENT_BYTES
     segment_bytes_first: int = 4 * 1024 * 1024  # a log starts small; sizes double from here
+    mark_bytes: int = MARK_BYTES  # between remembered places of entries
     background: bool = True  # prepare segments in a thread (False: on the spot)
 
 
@@ -159,6 +161,8 @@ class Wal:
         gone, kept = split_removed(list_segments(disk, wal._directory, identity), kept_index)
         for segment in gone:
             disk.remove(segment.path)
+        for segment in kept:
+            segment.mark_bytes = wal._bounds.mark_bytes
         wal._stored = StoredSegments(disk, kept, base.index)
         witness = read_witness(disk, wal._witness_path)
         if not kept and witness.index > base.index:
@@ -402,7 +406,7 @@ class Wal:
             self._durable_term,
         )
         path = segment_path(self._directory, first_index)
-        active = ActiveSegment(file, Segment(path, head))
+        active = ActiveSegment(file, Segment(path, head, mark_bytes=self._bounds.mark_bytes))
         group = staged[: count_that_fits(staged, SEGMENT_HEADER_BYTES, size)]
         try:
             after = active.write_first(group, self.synced_index)
