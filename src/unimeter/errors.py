@@ -145,8 +145,11 @@ class CorruptionError(DataError):
 class RottenEntryError(CorruptionError):
     """An entry of the log was stored, acknowledged, and damaged later.
 
-    `index` says which; `path` and `position` where it begins. Another node has it.
+    `index` says which; `path` and `position` where it begins. Another node has it. `wants`
+    is the entry that would help to prove what was here (0: none would).
     """
+
+    wants = 0
 
     def __init__(
         self,

@@ -8,10 +8,10 @@ from typing import Any
 from tests.server.clusters import world
 from tests.server.rawclient import DAY_NS, START_NS
 
-from unimeter.errors import CorruptionError
+from unimeter.errors import CorruptionError, RottenEntryError
 from unimeter.raft.messages import Entry
 from unimeter.server.handlers import MEND_MS
-from unimeter.server.mending import ASK_TICKS, Mending
+from unimeter.server.mending import ASK_TICKS, REFUSED_TICKS, Mending
 from unimeter.types import Event, from_ns
 from unimeter.wire.messages import ErrorCode, ErrorReply, UsageQuery
 
@@ -34,14 +34,21 @@ class FakePeers:
 class FakeWal:
     """Takes a peer's entry, or finds that it is not the one that was here."""
 
+    synced_index = 100
+
     def __init__(self) -> None:
         self.repaired: list[Entry] = []
         self.refuses = False
+        self.wants: list[int] = []
 
-    def repair(self, entry: Entry) -> None:
+    def repair(self, *run: Entry) -> None:
         if self.refuses:
             raise CorruptionError("log", 0, "the entry that was here", "another", "recover")
-        self.repaired.append(entry)
+        if self.wants:
+            error = RottenEntryError("log", 0, "it", "not it", "recover", index=7, position=64)
+            error.wants = self.wants.pop(0)
+            raise error
+        self.repaired.extend(run)
 
 
 def mending(*reachable: int) -> tuple[Mending, FakePeers, FakeWal, set[int], list[str]]:
@@ -111,6 +118,67 @@ def test_a_peers_entry_that_is_not_the_one_that_was_here_changes_nothing() -> No
     assert mend.repaired == 0 and wal.repaired == []
     assert "can't be repaired" in said[-1]
     assert peers.asked == [(2, 7)]
+
+
+def test_what_can_not_be_repaired_is_said_once_and_tried_again_now_and_then() -> None:
+    mend, peers, wal, rotten, said = mending(2)
+    rotten.add(7)
+    wal.refuses = True
+    mend.tick()
+    mend.fetched(2, entry(7))
+    for _ in range(REFUSED_TICKS - 1):
+        mend.tick()
+    assert (peers.asked, len(said)) == ([(2, 7)], 1)
+    rotten.add(9)  # another one does not wait for it
+    mend.tick()
+    assert peers.asked[1:] == [(2, 7)], "the oldest first"
+    mend.fetched(2, entry(7))
+    mend.tick()
+    assert peers.asked[2:] == [(2, 9)] and len(said) == 1
+    wal.refuses = False
+    mend.fetched(2, entry(9))
+    for _ in range(REFUSED_TICKS):
+        mend.tick()
+    mend.fetched(2, entry(7))
+    assert wal.repaired == [entry(9), entry(7)] and not rotten
+
+
+def test_a_run_of_damaged_entries_is_asked_for_one_after_the_other() -> None:
+    mend, peers, wal, rotten, said = mending(2, 3)
+    rotten.add(7)
+    wal.wants = [8, 9]
+    mend.tick()
+    node = peers.asked[0][0]
+    for index in (7, 8, 9):
+        assert peers.asked[-1] == (node, index)
+        mend.fetched(node, entry(index))
+    assert wal.repaired == [entry(7), entry(8), entry(9)]
+    assert (rotten, mend.repaired, said[-1]) == (set(), 1, "turn")
+
+
+def test_a_peer_that_is_silent_in_a_run_is_passed_over_and_the_run_begins_anew() -> None:
+    mend, peers, wal, rotten, _ = mending(2, 3)
+    rotten.add(7)
+    wal.wants = [8]
+    mend.tick()
+    first = peers.asked[0][0]
+    mend.fetched(first, entry(7))
+    for _ in range(ASK_TICKS):
+        mend.tick()
+    assert peers.asked == [(first, 7), (first, 8), (5 - first, 7)]
+    mend.fetched(first, entry(8))
+    assert wal.repaired == [] and rotten == {7}
+    mend.fetched(5 - first, entry(7))
+    assert wal.repaired == [entry(7)]
+
+
+def test_an_entry_that_is_not_durable_here_is_not_asked_for() -> None:
+    mend, peers, wal, rotten, said = mending(2)
+    rotten.add(7)
+    wal.wants = [wal.synced_index + 1]
+    mend.tick()
+    mend.fetched(2, entry(7))
+    assert peers.asked == [(2, 7)] and "can't be repaired" in said[-1]
 
 
 def test_without_a_peer_nothing_happens_until_there_is_one() -> None:

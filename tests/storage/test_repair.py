@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -222,15 +222,100 @@ def test_where_nothing_is_left_but_what_follows_the_chain_still_proves_it() -> N
     assert contents(disk) == contents(WHOLE)
 
 
-def test_two_entries_of_which_nothing_is_left_are_refused() -> None:
-    path, start, _ = PLACES[11]
-    _, _, end = PLACES[12]
-    disk = spoilt(*[(path, at, None) for at in range(start, end)])
-    disk.put(f"{PATH}/synced", layout.encode_witness(LAST, LAST))
+def blanked(first: int, last: int) -> MemoryDisk:
+    """Of these entries, of one segment, nothing is left."""
+    path, start, _ = PLACES[first - 1]
+    assert PLACES[last - 1][0] == path
+    return spoilt(*[(path, at, None) for at in range(start, PLACES[last - 1][2])])
+
+
+def runs(longest: int) -> list[tuple[int, int]]:
+    """(first, last) of every run of neighbours in one segment before the last entry."""
+    return [
+        (first, last)
+        for first in range(1, LAST)
+        for last in range(first + 1, min(first + longest, LAST))
+        if PLACES[first - 1][0] == PLACES[last - 1][0]
+    ]
+
+
+@pytest.mark.parametrize(("first", "last"), runs(5))
+def test_a_run_of_which_nothing_is_left_is_proved_by_what_follows_it(first: int, last: int) -> None:
+    disk = blanked(first, last)
     before = contents(disk)
-    with pytest.raises(CorruptionError, match="unimeter recover"):
-        repair_entry(disk, PATH, WHO, entry(12))
-    assert contents(disk) == before
+    for upto in range(first, last):
+        with pytest.raises(RottenEntryError, match="unimeter recover") as caught:
+            repair_entry(disk, PATH, WHO, *map(entry, range(first, upto + 1)))
+        assert (caught.value.index, caught.value.wants) == (first, upto + 1)
+        assert contents(disk) == before
+    for wrong in range(first, last + 1):
+        for other in others(entry(wrong)):
+            run = [other if index == wrong else entry(index) for index in range(first, last + 1)]
+            with pytest.raises(CorruptionError, match="unimeter recover"):
+                repair_entry(disk, PATH, WHO, *run)
+            assert contents(disk) == before
+    repair_entry(disk, PATH, WHO, *map(entry, range(first, last + 1)))
+    assert contents(disk) == contents(WHOLE)
+    open_member(disk).close()
+
+
+def test_a_run_in_which_a_body_only_is_damaged_ends_before_that() -> None:
+    """The header that is whole proves those before it; its own entry is repaired after them."""
+    disk = blanked(7, 8)
+    path, start, _ = PLACES[8]
+    data = bytearray(disk.contents(path))
+    data[start + 70] ^= 1
+    disk.put(path, bytes(data))
+    repair_entry(disk, PATH, WHO, entry(7), entry(8))
+    assert find_damage(disk).index == 9
+    repair_entry(disk, PATH, WHO, entry(9))
+    assert contents(disk) == contents(WHOLE)
+
+
+def test_a_run_at_the_end_is_made_again_only_where_it_is_known_to_be_committed() -> None:
+    for commit in (LAST - 1, LAST):
+        disk = blanked(LAST - 1, LAST)
+        path, _, end = PLACES[LAST - 1]
+        data = bytearray(disk.contents(path))
+        data[end - 30] = 7  # something of the last one is there, and proves nothing
+        disk.put(path, bytes(data))
+        disk.put(f"{PATH}/synced", layout.encode_witness(LAST, commit))
+        with pytest.raises(RottenEntryError) as caught:
+            repair_entry(disk, PATH, WHO, entry(LAST - 1))
+        assert caught.value.wants == LAST
+        if commit < LAST:
+            with pytest.raises(RottenEntryError) as caught:
+                repair_entry(disk, PATH, WHO, entry(LAST - 1), entry(LAST))
+            assert caught.value.wants == 0
+        else:
+            repair_entry(disk, PATH, WHO, entry(LAST - 1), entry(LAST))
+            assert open_member(disk).wal.last_index == LAST
+
+
+def test_a_run_ends_with_its_segment() -> None:
+    """The next segment's head names the last entry before it: no entry behind that helps."""
+    last = next(index for index in range(1, LAST) if PLACES[index][0] != PLACES[index - 1][0])
+    disk = blanked(last - 1, last)
+    with pytest.raises(RottenEntryError) as caught:
+        repair_entry(disk, PATH, WHO, replace(entry(last - 1), term=9), entry(last))
+    assert caught.value.wants == 0
+    repair_entry(disk, PATH, WHO, entry(last - 1), entry(last))
+    assert contents(disk) == contents(WHOLE)
+
+
+def test_a_running_node_repairs_a_run() -> None:
+    disk = WHOLE.clone()
+    opened = open_member(disk)
+    path, start, _ = PLACES[6]
+    end = PLACES[8][2]
+    disk._files[path].data[start:end] = bytes(end - start)
+    with pytest.raises(RottenEntryError) as caught:
+        opened.wal.repair(entry(7), entry(8))
+    assert caught.value.wants == 9
+    opened.wal.repair(entry(7), entry(8), entry(9))
+    assert [one.index for one in opened.wal.read(1)] == list(range(1, LAST + 1))
+    assert contents(disk) == contents(WHOLE)
+    opened.close()
 
 
 def test_a_whole_entry_is_left_alone_and_a_missing_one_refused() -> None:
@@ -384,22 +469,25 @@ def test_a_peers_entry_that_is_believed_is_caught(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_header_that_nothing_proves_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = repair._possible_headers
-
-    def named_at_will(walk: Walk, entry: Entry) -> Iterator[tuple[bytes, int]]:
-        return ((header, 0) for header, _ in original(walk, entry))
-
-    monkeypatch.setattr(repair, "_named_by_next", lambda *_: 0)
-    monkeypatch.setattr(repair, "_possible_headers", named_at_will)
+    monkeypatch.setattr(repair, "_find_headers", lambda walk, run, *_: first_of(walk, run))
     assert is_caught(test_another_entry_is_refused_and_changes_nothing)
 
 
+def first_of(walk: Walk, run: Sequence[Entry]) -> list[bytes]:
+    """Headers that could have been here."""
+    return next(repair._chains(walk, run, run[-1].index - 1))
+
+
 def test_a_guess_at_what_was_synced_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = repair._possible_headers
-    monkeypatch.setattr(
-        repair, "_possible_headers", lambda walk, entry: [next(original(walk, entry))]
-    )
+    original = repair._chains
+    monkeypatch.setattr(repair, "_chains", lambda *given: [next(original(*given))])
     assert is_caught(test_any_flipped_byte_of_an_entry_is_reported_and_repaired)
+
+
+def test_a_run_that_nothing_proves_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "_find_headers", lambda walk, run, *_: first_of(walk, run))
+    with pytest.raises(pytest.fail.Exception):
+        test_a_run_of_which_nothing_is_left_is_proved_by_what_follows_it(7, 9)
 
 
 def test_with_peers_to_ask_damage_reads_as_not_there_until_it_is_mended() -> None:

@@ -5,23 +5,26 @@ start of a node repairs what it meets by itself (`opening`); this is for old ent
 had read since: a follower that catches up needs them, or a query that cuts a bucket.
 
     log or events: rotten ──> ask a peer over the link ──> its entry ──> wal.repair
-                                   └─ it has none, it is silent ──> ask the next one
+                               ^   └─ it has none, it is silent ──> ask the next one
+                               └── the entry behind, where several are damaged in a row
 
 Meanwhile a follower that needs the entry is sent nothing, and a query that needs it is told
 that the node failed. The entry is noted on the disk as well, so the next start looks at it.
+What can't be repaired is said once, and tried again now and then: an operator has to see to it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unimeter.errors import DataError
+from unimeter.errors import DataError, RottenEntryError
 from unimeter.raft.messages import Entry
 
 if TYPE_CHECKING:
     from unimeter.server.cluster import Cluster
 
 ASK_TICKS = 20  # a peer that does not answer within a second is passed over
+REFUSED_TICKS = 1200  # after a minute an entry that could not be repaired is tried again
 
 
 class Mending:
@@ -31,17 +34,24 @@ class Mending:
         self.cluster = cluster
         self.repaired = 0
         self._asked = 0  # the entry that is asked for; 0 = none
+        self._run: list[Entry] = []  # peers' entries before that one, from the damaged one on
         self._ticks = 0
         self._turn = 0  # which peer is asked next
+        self._refused: dict[int, int] = {}  # ticks until it is tried again
+        self._said: set[int] = set()
 
     def tick(self) -> None:
         """Ask for what is damaged, if anything is."""
-        rotten = self.cluster.node.replica.log.first_rotten()
+        log = self.cluster.node.replica.log
+        rotten = log.first_rotten()
+        if self._refused:
+            self._refused = {index: left - 1 for index, left in self._refused.items() if left > 1}
+            rotten = min(log.rotten.difference(self._refused), default=0)
         if self._asked:
             self._ticks += 1
             if self._ticks < ASK_TICKS:
                 return
-        self._asked = 0
+        self._asked, self._run = 0, []
         if rotten:
             self._ask(rotten)
 
@@ -58,23 +68,33 @@ class Mending:
     def fetched(self, node_id: int, entry: Entry | None) -> None:
         """A peer's answer."""
         node = self.cluster.node
-        if (
-            entry is None
-            or entry.index != self._asked
-            or entry.index not in node.replica.log.rotten
-        ):
+        if entry is None or entry.index != self._asked:
             return
-        self._asked = 0
+        run, self._asked, self._run = [*self._run, entry], 0, []
+        index = run[0].index
+        if index not in node.replica.log.rotten:
+            return
         try:
-            node.wal.repair(entry)
+            node.wal.repair(*run)
         except DataError as error:
-            self.cluster.say(f"entry {entry.index} is damaged and can't be repaired: {error}")
-            node.replica.log.rotten.discard(entry.index)  # the next reader finds it again
+            wants = error.wants if isinstance(error, RottenEntryError) else 0
+            if wants and wants <= node.wal.synced_index:
+                self._run, self._asked, self._ticks = run, wants, 0
+                self.cluster.peers.fetch(node_id, wants)
+                return
+            self._refuse(index, error)
             return
-        node.replica.log.rotten.discard(entry.index)
+        node.replica.log.rotten.discard(index)
+        self._said.discard(index)
         self.repaired += 1
         self.cluster.say(
-            f"entry {entry.index} was damaged and is repaired from node {node_id}; "
+            f"entry {index} was damaged and is repaired from node {node_id}; "
             "have a look at this node's disk"
         )
         node.request_turn()
+
+    def _refuse(self, index: int, error: DataError) -> None:
+        self._refused[index] = REFUSED_TICKS
+        if index not in self._said:
+            self._said.add(index)
+            self.cluster.say(f"entry {index} is damaged and can't be repaired: {error}")

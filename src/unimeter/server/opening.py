@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from unimeter import limits
 from unimeter.errors import DataError, RottenEntryError, WrongDirectoryError
+from unimeter.raft.messages import Entry
 from unimeter.server.config import Config
 from unimeter.server.hosts import Host
 from unimeter.server.members import Members, members_of
@@ -208,14 +209,22 @@ def mend(
     """Take the entry from a peer and put it where the damage is; raises `error` if none has it."""
     say(f"{error}; asking the other nodes for entry {error.index}")
     hello = hello_of(disk, path, members, platform.time_ns())
-    entry = platform.fetch_entry(
-        members.others, members.secret, hello, error.index, say=say, tls=tls
-    )
-    if entry is None:
-        raise error
     identity = Identity(members.cluster_id, members.node_id)
-    repair_entry(disk, path, identity, entry)
-    say(f"entry {error.index} was damaged and is repaired from another node")
+    run: list[Entry] = []
+    wants = error.index
+    while wants:
+        entry = platform.fetch_entry(members.others, members.secret, hello, wants, say=say, tls=tls)
+        if entry is None:
+            raise error
+        run.append(entry)
+        try:
+            repair_entry(disk, path, identity, *run)
+            break
+        except RottenEntryError as refusal:
+            error, wants = refusal, refusal.wants
+            if not wants:
+                raise
+    say(f"entry {run[0].index} was damaged and is repaired from another node")
 
 
 def hello_of(disk: Disk, path: str, members: Members, clock_ns: int) -> PeerHello:

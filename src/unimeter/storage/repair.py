@@ -1,8 +1,8 @@
-"""Put back one entry that rot has damaged, from a peer's copy, where that is proved right.
+"""Put back an entry that rot has damaged, from a peer's copy, where that is proved right.
 
 Rot stops a start, or a read: cutting would lose an entry that was acknowledged. A peer
 has the same entry. Owns the question whether what the peer sent is *the* entry that was
-here, byte for byte, and the write. Never truncates, never touches another entry.
+here, byte for byte, and the write. Never truncates, never touches an entry that is whole.
 
     header │ body │ trailer      what is left of the entry here, and what it proves
 
@@ -17,6 +17,9 @@ here, byte for byte, and the write. Never truncates, never touches another entry
                               - is left in the damaged header itself
 
                               The crc covers every field, so a match proves all of them.
+    the next one's is, too    one bad sector can hold several entries. Then the peer's next
+                              entry is wanted as well (`RottenEntryError.wants`), until the
+                              first header that is whole proves the run of them by its parent
     nothing of it is left     if it is the log's last one and this node knows that its index
                               was committed: a committed entry is the same everywhere
 
@@ -34,7 +37,8 @@ trailer do that already.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from unimeter.errors import CorruptionError, WrongDirectoryError
 from unimeter.raft.messages import NOOP
@@ -46,6 +50,8 @@ from unimeter.storage.superblock import read_superblock
 from unimeter.storage.witness import read_witness
 
 TRIES_MAX = 1 << 20  # values of `synced index`: a group never had so many entries
+RUN_MAX = 64  # damaged neighbours: a sector of 4 KiB holds no more entries than this
+RUN_TRIES_MAX = 1 << 18  # headers made for a run: a second
 REFUSED = (
     "Nothing was changed. What is left here does not prove that it is the entry that was stored; "
     "replace this node's data with `unimeter recover`."
@@ -53,14 +59,20 @@ REFUSED = (
 
 
 def repair_entry(
-    disk: Disk, path: str, identity: Identity, entry: Entry, *, lock: bool = True
+    disk: Disk,
+    path: str,
+    identity: Identity,
+    entry: Entry,
+    *following: Entry,
+    lock: bool = True,
 ) -> None:
     """Put `entry`, a committed one of a peer, where the damaged one lies; durable on return.
 
     For a directory that is not open; `Wal.repair` is the same for one that is. Does
     nothing where the entry is whole. Raises CorruptionError, with nothing changed, where
     the peer's entry is not proved to be the one that was here, and RottenEntryError
-    where an entry before it has to be repaired first.
+    where an entry before it has to be repaired first. Where `wants` of that is not 0, the
+    peer's entry at that index may prove it: call again with all from `entry` to there.
     """
     held = disk.lock(f"{path}/LOCK") if lock else None
     try:
@@ -78,7 +90,7 @@ def repair_entry(
         try:
             after = segments[at + 1].head if at + 1 < len(segments) else None
             committed = max(witness.commit, block.snapshot_index)
-            repair_in(file, segments[at], after, entry, committed)
+            repair_in(file, segments[at], after, (entry, *following), committed)
         finally:
             file.close()
     finally:
@@ -92,26 +104,44 @@ def segment_of(segments: list[Segment], index: int) -> int:
 
 
 def repair_in(
-    file: File, segment: Segment, after: SegmentHead | None, entry: Entry, committed: int
+    file: File,
+    segment: Segment,
+    after: SegmentHead | None,
+    run: Sequence[Entry],
+    committed: int,
 ) -> None:
-    """Repair one entry of one segment; `committed`: up to here this node knows it."""
-    walk = _walk_to(file, segment, entry.index)
-    if walk.next_index == entry.index + 1:
+    """Repair the first of `run`, or all of it, in one segment.
+
+    `committed`: up to here this node knows it.
+    """
+    first = run[0].index
+    assert [entry.index for entry in run] == list(range(first, first + len(run)))
+    walk = _walk_to(file, segment, first)
+    if walk.next_index == first + 1:
         return  # it is whole
-    if walk.next_index != entry.index:
-        raise tail.rot(file, walk, f"it has to be repaired before entry {entry.index}")
-    if entry.kind == NOOP:
-        entry = Entry(entry.index, entry.term, NOOP, walk.timestamp_ns, entry.body)
-    header = _proved_header(file, walk, after, entry, committed)
-    if header is None:
-        raise tail.rot(file, walk, REFUSED)
-    crc = int(layout.ENTRY.unpack(header)[1])
-    pieces: list[Buffer] = [header, entry.body, layout.entry_tail(crc, len(entry.body))]
-    file.write(walk.position, pieces)
+    if walk.next_index != first:
+        raise tail.rot(file, walk, f"it has to be repaired before entry {first}")
+    proof = _prove(file, walk, after, _timed(run, walk), committed)
+    if not proof.pieces:
+        error = tail.rot(file, walk, REFUSED)
+        error.wants = proof.wants
+        raise error
+    file.write(walk.position, proof.pieces)
     file.sync()
-    again = _walk_to(file, segment, entry.index)
-    if again.next_index != entry.index + 1:
+    again = _walk_to(file, segment, first + proof.count - 1)
+    if again.next_index != first + proof.count:
         raise tail.rot(file, again, "it was written anew and is still damaged: the disk fails")
+
+
+def _timed(run: Sequence[Entry], walk: Walk) -> list[Entry]:
+    """The run as it was written: a NOOP has the time of the entry before it."""
+    timed: list[Entry] = []
+    for entry in run:
+        if entry.kind == NOOP:
+            before = timed[-1].timestamp_ns if timed else walk.timestamp_ns
+            entry = Entry(entry.index, entry.term, NOOP, before, entry.body)
+        timed.append(entry)
+    return timed
 
 
 def _walk_to(file: File, segment: Segment, index: int) -> Walk:
@@ -126,26 +156,54 @@ def _walk_to(file: File, segment: Segment, index: int) -> Walk:
 # --- what is proved ----------------------------------------------------------------------
 
 
-def _proved_header(
-    file: File, walk: Walk, after: SegmentHead | None, entry: Entry, committed: int
-) -> bytes | None:
-    """The header that the entry has here; None where nothing proves it."""
-    size = layout.entry_bytes(len(entry.body))
-    if walk.position + size > walk.limit or entry.timestamp_ns < walk.timestamp_ns:
-        return None
-    left = file.read(walk.position, size)
+@dataclass(frozen=True)
+class _Proof:
+    """The bytes that `count` entries have here; without any, the entry that may prove them."""
+
+    pieces: Sequence[Buffer] = ()
+    count: int = 0
+    wants: int = 0
+
+
+def _prove(
+    file: File, walk: Walk, after: SegmentHead | None, run: Sequence[Entry], committed: int
+) -> _Proof:
+    """What stands in the first entry's place, alone or with those behind it."""
+    assert walk.parent_crc is not None, "the walk began at the segment's start"
+    entry, timestamp_ns, end = run[0], walk.timestamp_ns, walk.position
+    for one in run:
+        end += layout.entry_bytes(len(one.body))
+        if end > walk.limit or one.timestamp_ns < timestamp_ns:
+            return _Proof()
+        timestamp_ns = one.timestamp_ns
+    left = file.read(walk.position, layout.entry_bytes(len(entry.body)))
     if _is_whole_header(left, walk):
-        return left[:ENTRY_HEADER_BYTES] if _agrees(left, entry) else None
-    named = _named_by_next(file, walk, after, walk.position + size)
-    wanted = {named} if named is not None else _left_of_crc(left)
-    for header, crc in _possible_headers(walk, entry):
-        if crc in wanted:
-            return header
-    is_last = after is None and tail.first_not_blank(file, walk.position + size, walk.limit) < 0
-    if named is None and is_last and entry.index <= committed:
+        header = left[:ENTRY_HEADER_BYTES]
+        return _proof([header], run) if _agrees(header, entry) else _Proof()
+    last = run[-1]
+    named = _named_by_next(file, walk, after, end, last.index)
+    if named is not None:
+        crc, synced = named
+        return _proof(_find_headers(walk, run, {crc}, synced), run)
+    wanted = _left_of_crc(file.read(end - layout.entry_bytes(len(last.body)), end - walk.position))
+    found = _find_headers(walk, run, wanted, last.index - 1)
+    if found:
+        return _proof(found, run)
+    if after is None and tail.first_not_blank(file, end, walk.limit) < 0:
+        if last.index > committed:
+            return _Proof()
         # Everything before it is whole here; any index that was durable does.
-        return next(_possible_headers(walk, entry))[0]
-    return None
+        return _proof(next(_chains(walk, run, last.index - 1)), run)
+    is_end = after is not None and after.first_index <= last.index + 1
+    return _Proof(wants=0 if is_end or len(run) >= RUN_MAX else last.index + 1)
+
+
+def _proof(headers: Sequence[bytes], run: Sequence[Entry]) -> _Proof:
+    pieces: list[Buffer] = []
+    for header, entry in zip(headers, run, strict=False):
+        crc = int(layout.ENTRY.unpack(header)[1])
+        pieces += [header, entry.body, layout.entry_tail(crc, len(entry.body))]
+    return _Proof(pieces, len(headers))
 
 
 def _is_whole_header(data: bytes, walk: Walk) -> bool:
@@ -161,16 +219,20 @@ def _agrees(header: bytes, entry: Entry) -> bool:
     return found == (entry.term, entry.kind, entry.timestamp_ns, len(body), zlib.crc32(body))
 
 
-def _named_by_next(file: File, walk: Walk, after: SegmentHead | None, end: int) -> int | None:
-    """The header crc that whatever follows the entry names as its parent's."""
-    if after is not None and after.first_index == walk.next_index + 1:
-        return after.parent_crc
+def _named_by_next(
+    file: File, walk: Walk, after: SegmentHead | None, end: int, index: int
+) -> tuple[int, int] | None:
+    """Whatever follows entry `index`: its parent's crc, and the index synced by then at most."""
+    if after is not None and after.first_index == index + 1:
+        return after.parent_crc, index - 1
     header = file.read(end, ENTRY_HEADER_BYTES)
     if len(header) < ENTRY_HEADER_BYTES:
         return None
-    magic, crc, _, parent, index, *_ = layout.ENTRY.unpack(header)
-    is_next = magic == layout.ENTRY_MAGIC and index == walk.next_index + 1
-    return parent if is_next and crc == layout.header_crc_of(header, walk.seed) else None
+    magic, crc, _, parent, found, _, synced, *_ = layout.ENTRY.unpack(header)
+    is_next = magic == layout.ENTRY_MAGIC and found == index + 1
+    if not is_next or crc != layout.header_crc_of(header, walk.seed):
+        return None
+    return parent, min(synced, index - 1)
 
 
 def _left_of_crc(data: bytes) -> set[int]:
@@ -182,24 +244,55 @@ def _left_of_crc(data: bytes) -> set[int]:
     return found
 
 
-def _possible_headers(walk: Walk, entry: Entry) -> Iterator[tuple[bytes, int]]:
-    """(header, crc) for each `synced index` the entry can have been written with.
+def _find_headers(
+    walk: Walk, run: Sequence[Entry], wanted: set[int], synced_max: int
+) -> Sequence[bytes]:
+    """The headers of the run of which the last has a crc that is wanted; none if no such are."""
+    for headers in _chains(walk, run, synced_max):
+        if layout.ENTRY.unpack(headers[-1])[1] in wanted:
+            return headers
+    return ()
 
-    It is at least that of the entry before and below the entry's own. A first entry of
-    a segment was written when all before it was durable.
+
+def _chains(walk: Walk, run: Sequence[Entry], synced_max: int) -> Iterator[list[bytes]]:
+    """Each row of headers that the run can have been written with, up to a number of tries.
+
+    The `synced index` of an entry is at least that of the entry before and below its own.
+    A first entry of a segment was written when all before it was durable.
     """
     assert walk.parent_crc is not None, "the walk began at the segment's start"
-    high = entry.index - 1
-    low = high if entry.index == walk.first_index else walk.synced_index
-    for synced_index in range(high, max(low, high - TRIES_MAX) - 1, -1):
-        yield layout.encode_entry_header(
-            walk.seed,
-            walk.parent_crc,
+    seed, slots, position = walk.seed, [], walk.position
+    for entry in run:
+        header, _ = layout.encode_entry_header(
+            seed,
+            0,  # this and the next zero are what is looked for
             entry.index,
             entry.term,
-            synced_index,
+            0,
             entry.timestamp_ns,
             entry.kind,
             entry.body,
-            walk.position,
+            position,
         )
+        slots.append(layout.ENTRY.unpack(header))
+        position += layout.entry_bytes(len(entry.body))
+    tries = iter(range(TRIES_MAX if len(run) == 1 else RUN_TRIES_MAX))
+
+    def from_slot(at: int, parent_crc: int, synced_min: int) -> Iterator[list[bytes]]:
+        magic, _, body_crc, _, index, term, _, *rest = slots[at]
+        for synced in range(min(index - 1, synced_max), synced_min - 1, -1):
+            if next(tries, None) is None:
+                return
+            fields = (body_crc, parent_crc, index, term, synced, *rest)
+            blank = layout.ENTRY.pack(magic, 0, *fields)
+            crc = layout.header_crc_of(blank, seed)
+            header = layout.ENTRY.pack(magic, crc, *fields)
+            if at + 1 == len(slots):
+                yield [header]
+                continue
+            for headers in from_slot(at + 1, crc, synced):
+                yield [header, *headers]
+
+    first = walk.next_index
+    low = first - 1 if first == walk.first_index else walk.synced_index
+    return from_slot(0, walk.parent_crc, low)

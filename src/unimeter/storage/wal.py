@@ -546,13 +546,14 @@ class Wal:
                 self._terms.note(base.index, base.term)
                 self._go_on_after_active(base.index)
 
-    def repair(self, entry: Entry) -> None:
+    def repair(self, entry: Entry, *following: Entry) -> None:
         """Put a peer's committed entry where a damaged one lies; see `repair.repair_entry`.
 
         Nothing is written meanwhile. Any thread.
         """
         with self._sync_lock:
-            assert self.first_index <= entry.index <= self.synced_index
+            run = (entry, *following)
+            assert self.first_index <= entry.index <= run[-1].index <= self.synced_index
             segments = self._stored.all
             at = segment_of(segments, entry.index)
             is_active = at + 1 == len(segments)
@@ -562,7 +563,7 @@ class Wal:
                 file = self._disk.open(segments[at].path, write=True)
             try:
                 after = None if is_active else segments[at + 1].head
-                repair_in(file, segments[at], after, entry, self.commit_hint)
+                repair_in(file, segments[at], after, run, self.commit_hint)
             finally:
                 if not is_active:
                     file.close()
