@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from tests.server.clusters import World, world
+from tests.server.clusters import PATH, World, world
 
 from unimeter.raft.messages import (
     MSG_APP,
@@ -16,6 +17,7 @@ from unimeter.raft.messages import (
     NO_NODE,
     Message,
 )
+from unimeter.server.opening import hello_of
 from unimeter.storage.superblock import Membership
 
 
@@ -150,6 +152,17 @@ def test_an_older_copy_of_a_directory_is_refused_by_the_leader(w: World) -> None
     w.tick(5)
     assert "older copy" in w.refusals[3, 1]
     assert (1, 3) not in w.links
+
+
+def test_a_node_that_can_not_read_its_log_may_ask_the_leader_for_an_entry(w: World) -> None:
+    """It does not know how far its log goes, and the leader may be the only one that is left."""
+    ingest(w, 1, 2)
+    w.crash(3, arrival=1.0)
+    member = w.nodes[3]
+    hello = hello_of(member.disk, PATH, member.members, clock_ns=5)
+    judge = w.nodes[1].cluster.joining.judge
+    assert judge(hello) == ""
+    assert "older copy" in judge(replace(hello, last_index=1))
 
 
 # --- recovering ------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from unimeter.storage.repair import repair_entry
 from unimeter.storage.retention import RetentionPolicy
 from unimeter.storage.wal import WalLimits
 from unimeter.types import Membership
-from unimeter.wire.peer_hello import PeerHello
+from unimeter.wire.peer_hello import LOG_UNREAD, PeerHello
 
 __all__ = [
     "MEMORY",
@@ -239,6 +239,7 @@ def hello_of(disk: Disk, path: str, members: Members, clock_ns: int) -> PeerHell
         incarnation=block.incarnation,
         membership=block.membership,
         term=block.term,
+        last_index=LOG_UNREAD,  # else the leader might take it for an older copy, and give nothing
         clock_ns=clock_ns,
         address=f"{host}:{port}",
     )
