@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.receivers import GARBAGE, HANG, Behaviour, Receiver, Said
@@ -73,6 +76,70 @@ def test_a_body_without_end_costs_one_connection_and_no_more_than_its_time() -> 
         assert receiver.connections == 2
 
     asking(Said(200, drips=True), body)
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.exists(link))
+
+
+def test_requests_that_are_cut_off_leave_no_connection_open() -> None:
+    """At whatever moment: the library's pool forgets some of them, and its requests."""
+    random = Random(7)
+
+    async def cancelled(outbound: Outbound, url: str, seconds: float) -> None:
+        task = asyncio.ensure_future(post(outbound, url))
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, OutboundError):
+            await task
+
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        await post(outbound, receiver.url)
+        before = sockets()
+        for number in range(400):
+            seconds = random.random() * 0.006
+            if number % 2:
+                await cancelled(outbound, receiver.url, seconds)
+            else:
+                with contextlib.suppress(OutboundError):
+                    await post(outbound, receiver.url, seconds)
+        assert (await post(outbound, receiver.url)).status == 200
+        await asyncio.sleep(0.2)  # the receiver sees the ends, too
+        assert sockets() <= before + 2
+
+    asking(200, body)
+
+
+def test_a_request_that_is_cut_off_ends_no_other() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        receiver.behave = lambda message, nth: (
+            HANG if message.id == "hangs" else Said(200, after=0.5)
+        )
+        slow = asyncio.ensure_future(post(outbound, receiver.url))
+        await receiver.until(lambda: len(receiver.arrived) == 1)
+        headers = signed_headers(SECRET, "hangs", int(time.time()), BODY)
+        with pytest.raises(OutboundError, match="no answer within"):
+            await outbound.post(receiver.url, headers, BODY, 0.1)
+        assert (await slow).status == 200
+
+    asking(200, body)
+
+
+def test_an_end_waits_for_requests_that_were_told_to_end() -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        before = sockets()
+        tasks = [asyncio.ensure_future(post(outbound, receiver.url)) for _ in range(20)]
+        for number, task in enumerate(tasks):
+            await asyncio.sleep(0.0002 * number)
+            task.cancel()
+        await outbound.close()
+        assert all(task.done() for task in tasks)
+        await asyncio.sleep(0.2)
+        assert sockets() <= before
+
+    asking(200, body)
 
 
 def test_a_body_is_not_inflated() -> None:

@@ -112,7 +112,12 @@ def test_ctrl_c_while_workers_run_leaves_none_of_them() -> None:
     def interrupt(result: Result) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    report = sweep(itertools.count(1), jobs=2, on_result=interrupt, run=stand_ins.passes)
+    # Whoever runs the tests may have been started in the background, where Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = sweep(itertools.count(1), jobs=2, on_result=interrupt, run=stand_ins.passes)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (report.interrupted, report.seeds) == (True, 1)
 
 

@@ -12,6 +12,11 @@ where clouds keep the credentials of their machines (`is_forbidden`), and an ans
 came from an address of the internet. Both look at the address that was connected to, because a name
 may lead elsewhere each time. Other internal addresses are allowed: most receivers have one.
 
+A request that is cut off, because its time is over or nobody wants it any more, can leave a
+connection behind that the library's pool neither uses nor closes. So the pool of such a request is
+retired: later ones get a new pool, and the old one is closed when the requests that it still serves
+have ended.
+
 Refuses to try again: whoever sends decides that. Imported by `Platform.outbound`, and so
 not before there is a webhook; the simulator has one of its own.
 
@@ -32,6 +37,7 @@ from unimeter.server.platform import Answer, OutboundError
 
 IDLE_SECONDS = 30.0  # a connection is kept for the next message
 IDLE_MAX = 32
+CLOSE_SECONDS = 1.0  # for requests that were told to end
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _FORBIDDEN: Final = tuple(
     map(
@@ -41,12 +47,14 @@ _FORBIDDEN: Final = tuple(
 )  # where clouds answer their machines
 
 
-class HttpOutbound:
-    """The real one, by httpx. For one event loop."""
+class _Pool:
+    """Connections, and how many requests use them."""
 
-    def __init__(self) -> None:
-        self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(),
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.users = 0
+        self.is_retired = False
+        self.client = httpx.AsyncClient(
+            verify=context,
             timeout=None,  # one deadline over all of it, below
             limits=httpx.Limits(
                 max_connections=None,
@@ -57,21 +65,50 @@ class HttpOutbound:
             trust_env=False,
         )
 
+
+class HttpOutbound:
+    """The real one, by httpx. For one event loop."""
+
+    def __init__(self) -> None:
+        self._context = ssl.create_default_context()
+        self._pool = _Pool(self._context)
+        self._retired: set[_Pool] = set()  # in use
+        self._requests: set[asyncio.Task[Any] | None] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
     async def post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Answer:
         """The answer's status and headers and the first bytes of its body.
 
         Raises OutboundError when no status came within `seconds`.
         """
+        pool, task = self._pool, asyncio.current_task()
+        pool.users += 1
+        self._requests.add(task)
+        try:
+            return await self._post(pool, url, headers, body, seconds)
+        except asyncio.CancelledError:
+            self._retire(pool)
+            raise
+        finally:
+            self._requests.discard(task)
+            pool.users -= 1
+            if pool.is_retired and not pool.users:
+                self._end(pool)
+
+    async def _post(
+        self, pool: _Pool, url: str, headers: dict[str, str], body: bytes, seconds: float
+    ) -> Answer:
         response: httpx.Response | None = None
         first = b""
         try:
             async with asyncio.timeout(seconds):
-                request = self._client.build_request(
+                request = pool.client.build_request(
                     "POST", url, headers=headers, content=body, extensions={"trace": _guard}
                 )
-                response = await self._client.send(request, stream=True)
+                response = await pool.client.send(request, stream=True)
                 first = await _first_bytes(response)
         except TimeoutError:
+            self._retire(pool)
             if response is None:
                 raise OutboundError(f"no answer within {seconds:g} s") from None
         except Exception as error:  # whatever the library makes of a URL or a server: no answer
@@ -85,9 +122,29 @@ class HttpOutbound:
         is_public = address is not None and address.is_global
         return Answer(response.status_code, dict(response.headers), first, is_public)
 
+    def _retire(self, pool: _Pool) -> None:
+        """Give it no further requests."""
+        pool.is_retired = True
+        self._retired.add(pool)
+        if self._pool is pool:
+            self._pool = _Pool(self._context)
+
+    def _end(self, pool: _Pool) -> None:
+        """Close a retired pool's connections, aside."""
+        self._retired.discard(pool)
+        closing = asyncio.ensure_future(pool.client.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
-        """End all connections."""
-        await self._client.aclose()
+        """End all connections, once the requests that were cancelled have ended."""
+        requests = [task for task in self._requests if task is not None]
+        if requests:
+            await asyncio.wait(requests, timeout=CLOSE_SECONDS)
+        for pool in (self._pool, *self._retired):
+            await pool.client.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
 
 def is_forbidden(address: Address | None) -> bool:
