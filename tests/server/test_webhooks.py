@@ -534,7 +534,7 @@ def test_a_node_that_other_hosts_reach_keeps_to_itself_what_internal_servers_say
     bind: str, tells_all: bool
 ) -> None:
     async def inside() -> None:
-        async with Server(":memory:", port=0, bind=bind, insecure=True) as server:
+        async with Server(":memory:", port=0, http_port=0, bind=bind, insecure=True) as server:
             assert server.clients.webhooks.tells_all == tells_all
 
     asyncio.run(inside())
