@@ -1,7 +1,8 @@
 """What open streams cost ingest, and how soon they tell a change.
 
-Ingest is measured in turns on one node, without streams and with a thousand of them, so that
-what the machine does meanwhile meets both alike. Every account of the load changes all the
+The same events go to a fresh node without streams and to one with a thousand of them, in rounds:
+tables that double make some seconds half as fast as others, and so meet both alike. The median of
+the rounds counts, and each is said beside it. Every account of the load changes all the
 time, so each stream always has something new. Their readers are a process on this very
 machine (`stream_crowd`), which has to share it with the load generator and the node; its share
 of the processors is said beside the figure. The node's own processor time for each event is a
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -37,7 +39,9 @@ from unimeter.bench.scenarios import (
 )
 
 STREAMS: Final = 1000
-PAIRS: Final = 4  # of turns, without and with
+ROUNDS: Final = 7  # of a node without and one with
+REQUESTS_A_SECOND: Final = 3000  # of the time that a figure may take: 1.5 million events
+TURN_SECONDS_MAX: Final = 60.0
 CONNECTIONS: Final = 8
 COST_PERCENT_MAX: Final = 10.0
 TELL_SECONDS_MAX: Final = 0.1
@@ -48,8 +52,13 @@ PROBE_ROUNDS: Final = 200
 def streams(settings: Settings) -> list[Figure]:
     """Ingest beside a thousand open streams, and the time to tell."""
     count = min(STREAMS, settings.accounts)
+    rounds = _Rounds()
+    for number in range(ROUNDS):
+        for is_beside in (False, True) if number % 2 else (True, False):
+            with fresh_node(settings, NO_SNAPSHOT) as node:
+                rounds.add(_turn(settings, node, count if is_beside else 0))
     with fresh_node(settings, NO_SNAPSHOT) as node:
-        alone, beside, note = _ingest(settings, node, count)
+        _turn(settings, node, 0)  # accounts that change, for the crowd to watch
         with _crowd(node, count):
             busy = _seconds_to_tell(settings, node)
         quiet = _seconds_to_tell(settings, node)
@@ -57,16 +66,15 @@ def streams(settings: Settings) -> list[Figure]:
     return [
         Figure(
             f"{name}: cost in ingest throughput",
-            100
-            - 100 / (1 + _percent_more(beside.seconds_per_event, alone.seconds_per_event) / 100),
+            rounds.cost_percent,
             "%",
             COST_PERCENT_MAX,
             False,
-            note,
+            str(rounds),
         ),
         Figure(
             f"{name}: more processor time of the node for each event",
-            _percent_more(beside.cpu_per_event, alone.cpu_per_event),
+            rounds.cpu_percent,
             "%",
             None,
             False,
@@ -80,69 +88,85 @@ def streams(settings: Settings) -> list[Figure]:
     ]
 
 
-@dataclass
-class Turns:
-    """What came out of the turns of one kind."""
+@dataclass(frozen=True)
+class _Turn:
+    """The load once, from an empty node on."""
 
-    events: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0  # of the node
+    streams: int
+    events_per_second: float
+    cpu_per_event: float  # the node's processor time
+    told_per_second: float = 0.0  # totals, to the streams
+    reader_cores: float = 0.0
+
+
+class _Rounds:
+    """Turns without streams and with them, one of each a round."""
+
+    def __init__(self) -> None:
+        self.alone: list[_Turn] = []
+        self.beside: list[_Turn] = []
+
+    def add(self, turn: _Turn) -> None:
+        """One more."""
+        (self.beside if turn.streams else self.alone).append(turn)
 
     @property
-    def seconds_per_event(self) -> float:
-        """Of the clock."""
-        return self.seconds / max(1, self.events)
+    def _costs(self) -> list[float]:
+        return [
+            100 * (1 - beside.events_per_second / alone.events_per_second)
+            for alone, beside in zip(self.alone, self.beside, strict=True)
+        ]
 
     @property
-    def cpu_per_event(self) -> float:
-        """Of the node's processor time."""
-        return self.cpu_seconds / max(1, self.events)
+    def cost_percent(self) -> float:
+        """Of ingest, in the middle round."""
+        return max(0.01, statistics.median(self._costs))
+
+    @property
+    def cpu_percent(self) -> float:
+        """More of the node's processor time for an event, in the middle round."""
+        more = [
+            100 * (beside.cpu_per_event / max(alone.cpu_per_event, 1e-12) - 1)
+            for alone, beside in zip(self.alone, self.beside, strict=True)
+        ]
+        return max(0.01, statistics.median(more))
+
+    def __str__(self) -> str:
+        costs = ", ".join(f"{cost:.0f}" for cost in sorted(self._costs))
+        alone = statistics.median(turn.events_per_second for turn in self.alone)
+        told = statistics.median(turn.told_per_second for turn in self.beside)
+        cores = statistics.median(turn.reader_cores for turn in self.beside)
+        return (
+            f"in {len(self.alone)} rounds {costs} %; {alone:,.0f} events/s without; "
+            f"{told:,.0f} totals/s told; their readers {cores:.2f} cores"
+        )
 
 
-def _percent_more(with_streams: float, without: float) -> float:
-    return max(0.01, 100 * (with_streams / max(without, 1e-12) - 1))
-
-
-def _ingest(settings: Settings, node: MeasuredNode, count: int) -> tuple[Turns, Turns, str]:
-    """(turns without streams, turns with them, what else was seen)."""
+def _turn(settings: Settings, node: MeasuredNode, streams_open: int) -> _Turn:
+    """All events of one turn, beside so many open streams."""
     tape = make_tape(settings, settings.batch)
     source = IngestSource(tape)
-    seconds = max(settings.seconds / 2, 0.1)
-    _turn(settings, node, source, settings.warm_up, Turns())
-    alone, beside = Turns(), Turns()
-    told, reader_seconds = 0, 0.0
-    for turn in range(2 * PAIRS):
-        if turn % 4 in (0, 3):  # without, with, with, without: a drift meets both
-            _turn(settings, node, source, seconds, alone)
-            continue
-        with _crowd(node, count) as crowd:
-            began = _cpu_seconds(crowd.pid)
-            _turn(settings, node, source, seconds, beside)
-            reader_seconds += _cpu_seconds(crowd.pid) - began
-            told += _told(crowd)
+    requests = max(CONNECTIONS, int(settings.seconds * REQUESTS_A_SECOND))
+    with _crowd(node, streams_open) if streams_open else contextlib.nullcontext() as crowd:
+        reader_began = _cpu_seconds(crowd.pid) if crowd else 0.0
+        began, began_cpu = time.perf_counter(), node.cpu_seconds()
+        sockets = connect(node.place, CONNECTIONS)
+        run_load(source, sockets, settings.depth_batches, TURN_SECONDS_MAX, requests_max=requests)
+        elapsed, cpu = time.perf_counter() - began, node.cpu_seconds() - began_cpu
+        reader_seconds = _cpu_seconds(crowd.pid) - reader_began if crowd else 0.0
+        told = _told(crowd) if crowd else 0
     check_totals(node, tape)
-    if not told:
+    if source.duplicates or not source.stored:
+        raise LoadError(f"{source.stored} events counted, {source.duplicates} called duplicates")
+    if streams_open and not told:
         raise LoadError("no stream was told of a change")
-    note = (
-        f"{1 / alone.seconds_per_event:,.0f} events/s without, {1 / beside.seconds_per_event:,.0f} "
-        f"with; {told / beside.seconds:,.0f} totals/s told; "
-        f"their readers {reader_seconds / beside.seconds:.2f} cores"
+    return _Turn(
+        streams_open,
+        source.stored / elapsed,
+        cpu / source.stored,
+        told / elapsed,
+        reader_seconds / elapsed,
     )
-    return alone, beside, note
-
-
-def _turn(
-    settings: Settings, node: MeasuredNode, source: IngestSource, seconds: float, turns: Turns
-) -> None:
-    """Load for a while and add what came out, warm-up and all."""
-    sockets = connect(node.place, CONNECTIONS)
-    began, began_cpu = time.perf_counter(), node.cpu_seconds()
-    result = run_load(source, sockets, settings.depth_batches, seconds)
-    turns.seconds += time.perf_counter() - began
-    turns.cpu_seconds += node.cpu_seconds() - began_cpu
-    turns.events += result.requests_total * source.events_per_request
-    if source.duplicates:
-        raise LoadError(f"{source.duplicates} events were called duplicates")
 
 
 # --- readers -----------------------------------------------------------------------------
