@@ -292,6 +292,21 @@ def test_a_run_at_the_end_is_made_again_only_where_it_is_known_to_be_committed()
             assert open_member(disk).wal.last_index == LAST
 
 
+def test_a_run_at_the_end_is_proved_by_what_is_left_of_its_last_entry() -> None:
+    """Its trailer names its header's crc, which covers the one before; nobody has to know more."""
+    path, start, _ = PLACES[LAST - 2]
+    _, last_start, _ = PLACES[LAST - 1]
+    disk = spoilt(*[(path, at, None) for at in range(start, last_start + 64)])
+    disk.put(f"{PATH}/synced", layout.encode_witness(LAST, 1))
+    with pytest.raises(RottenEntryError) as caught:
+        repair_entry(disk, PATH, WHO, entry(LAST - 1))
+    assert caught.value.wants == LAST
+    with pytest.raises(CorruptionError, match="unimeter recover"):
+        repair_entry(disk, PATH, WHO, replace(entry(LAST - 1), term=9), entry(LAST))
+    repair_entry(disk, PATH, WHO, entry(LAST - 1), entry(LAST))
+    assert contents(disk) == contents(WHOLE)
+
+
 def test_a_run_ends_with_its_segment() -> None:
     """The next segment's head names the last entry before it: no entry behind that helps."""
     last = next(index for index in range(1, LAST) if PLACES[index][0] != PLACES[index - 1][0])

@@ -212,7 +212,7 @@ def mend(
     identity = Identity(members.cluster_id, members.node_id)
     run: list[Entry] = []
     wants = error.index
-    while wants:
+    while True:
         entry = platform.fetch_entry(members.others, members.secret, hello, wants, say=say, tls=tls)
         if entry is None:
             raise error

@@ -169,7 +169,6 @@ def _prove(
     file: File, walk: Walk, after: SegmentHead | None, run: Sequence[Entry], committed: int
 ) -> _Proof:
     """What stands in the first entry's place, alone or with those behind it."""
-    assert walk.parent_crc is not None, "the walk began at the segment's start"
     entry, timestamp_ns, end = run[0], walk.timestamp_ns, walk.position
     for one in run:
         end += layout.entry_bytes(len(one.body))
@@ -185,17 +184,21 @@ def _prove(
     if named is not None:
         crc, synced = named
         return _proof(_find_headers(walk, run, {crc}, synced), run)
-    wanted = _left_of_crc(file.read(end - layout.entry_bytes(len(last.body)), end - walk.position))
-    found = _find_headers(walk, run, wanted, last.index - 1)
-    if found:
-        return _proof(found, run)
-    if after is None and tail.first_not_blank(file, end, walk.limit) < 0:
-        if last.index > committed:
-            return _Proof()
-        # Everything before it is whole here; any index that was durable does.
-        return _proof(next(_chains(walk, run, last.index - 1)), run)
-    is_end = after is not None and after.first_index <= last.index + 1
-    return _Proof(wants=0 if is_end or len(run) >= RUN_MAX else last.index + 1)
+    is_end = after is None and tail.first_not_blank(file, end, walk.limit) < 0
+    if after is not None:
+        is_end = after.first_index <= last.index + 1
+    if len(run) == 1 or is_end:  # in a run, what the entries behind say is looked for first
+        size = layout.entry_bytes(len(last.body))
+        wanted = _left_of_crc(file.read(end - size, size))
+        found = _find_headers(walk, run, wanted, last.index - 1)
+        if found:
+            return _proof(found, run)
+    if not is_end:
+        return _Proof(wants=last.index + 1 if len(run) < RUN_MAX else 0)
+    if after is not None or last.index > committed:
+        return _Proof()
+    # Everything before it is whole here; any index that was durable does.
+    return _proof(next(_chains(walk, run, last.index - 1)), run)
 
 
 def _proof(headers: Sequence[bytes], run: Sequence[Entry]) -> _Proof:

@@ -23,9 +23,7 @@ from unimeter.wire.messages import ProtocolError
 from unimeter.wire.peer import PEER_VERSION, Fault, PeerProtocolError
 
 NO_CLUSTER: Final = bytes(16)  # the cluster id of a node that has no data yet
-LOG_UNREAD: Final = (
-    2**64 - 1
-)  # the last index of a node that can't open its log and asks for entries
+LOG_UNREAD: Final = 2**64 - 1  # last index of a node that can't open its log and only asks
 CLOCK_WARN_NS: Final = 60 * 10**9  # two clocks further apart than this are worth a warning
 
 _FIXED: Final = struct.Struct("<HH16sQQQBQQQqB")
