@@ -37,16 +37,18 @@ class Mending:
         self._run: list[Entry] = []  # peers' entries before that one, from the damaged one on
         self._ticks = 0
         self._turn = 0  # which peer is asked next
-        self._refused: dict[int, int] = {}  # ticks until it is tried again
-        self._said: set[int] = set()
+        self._now = 0  # in ticks
+        self._refused: dict[int, int] = {}  # what could not be repaired, and when it is tried again
 
     def tick(self) -> None:
         """Ask for what is damaged, if anything is."""
         log = self.cluster.node.replica.log
+        self._now += 1
+        # Nothing waits for what can't be repaired now; whoever reads it finds it again.
+        log.rotten.difference_update(
+            index for index, again in self._refused.items() if self._now < again
+        )
         rotten = log.first_rotten()
-        if self._refused:
-            self._refused = {index: left - 1 for index, left in self._refused.items() if left > 1}
-            rotten = min(log.rotten.difference(self._refused), default=0)
         if self._asked:
             self._ticks += 1
             if self._ticks < ASK_TICKS:
@@ -85,7 +87,7 @@ class Mending:
             self._refuse(index, error)
             return
         node.replica.log.rotten.discard(index)
-        self._said.discard(index)
+        self._refused.pop(index, None)
         self.repaired += 1
         self.cluster.say(
             f"entry {index} was damaged and is repaired from node {node_id}; "
@@ -94,7 +96,7 @@ class Mending:
         node.request_turn()
 
     def _refuse(self, index: int, error: DataError) -> None:
-        self._refused[index] = REFUSED_TICKS
-        if index not in self._said:
-            self._said.add(index)
+        self.cluster.node.replica.log.rotten.discard(index)
+        if index not in self._refused:
             self.cluster.say(f"entry {index} is damaged and can't be repaired: {error}")
+        self._refused[index] = self._now + REFUSED_TICKS
