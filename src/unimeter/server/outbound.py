@@ -48,11 +48,10 @@ _FORBIDDEN: Final = tuple(
 
 
 class _Pool:
-    """Connections, and how many requests use them."""
+    """Connections, and the requests that use them."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self.users = 0
-        self.is_retired = False
+        self.requests: set[asyncio.Task[Any]] = set()
         self.client = httpx.AsyncClient(
             verify=context,
             timeout=None,  # one deadline over all of it, below
@@ -72,8 +71,7 @@ class HttpOutbound:
     def __init__(self) -> None:
         self._context = ssl.create_default_context()
         self._pool = _Pool(self._context)
-        self._retired: set[_Pool] = set()  # in use
-        self._requests: set[asyncio.Task[Any] | None] = set()
+        self._retired: set[_Pool] = set()  # and still in use
         self._closing: set[asyncio.Task[None]] = set()
 
     async def post(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Answer:
@@ -82,17 +80,16 @@ class HttpOutbound:
         Raises OutboundError when no status came within `seconds`.
         """
         pool, task = self._pool, asyncio.current_task()
-        pool.users += 1
-        self._requests.add(task)
+        assert task is not None, "a coroutine runs in a task"
+        pool.requests.add(task)
         try:
             return await self._post(pool, url, headers, body, seconds)
         except asyncio.CancelledError:
             self._retire(pool)
             raise
         finally:
-            self._requests.discard(task)
-            pool.users -= 1
-            if pool.is_retired and not pool.users:
+            pool.requests.discard(task)
+            if pool is not self._pool and not pool.requests:
                 self._end(pool)
 
     async def _post(
@@ -124,9 +121,8 @@ class HttpOutbound:
 
     def _retire(self, pool: _Pool) -> None:
         """Give it no further requests."""
-        pool.is_retired = True
-        self._retired.add(pool)
-        if self._pool is pool:
+        if pool is self._pool:
+            self._retired.add(pool)
             self._pool = _Pool(self._context)
 
     def _end(self, pool: _Pool) -> None:
@@ -138,7 +134,8 @@ class HttpOutbound:
 
     async def close(self) -> None:
         """End all connections, once the requests that were cancelled have ended."""
-        requests = [task for task in self._requests if task is not None]
+        pools = (self._pool, *self._retired)
+        requests = set[asyncio.Task[Any]]().union(*(pool.requests for pool in pools))
         if requests:
             await asyncio.wait(requests, timeout=CLOSE_SECONDS)
         for pool in (self._pool, *self._retired):
