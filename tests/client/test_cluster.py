@@ -454,12 +454,17 @@ def test_stream_leaves_a_node_that_knows_no_leader(
     assert subscribed(second)
 
 
+def ask_every(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Streams of either client ask a quiet node whether it is there, and wait as long for it."""
+    for module in (alert_stream, subscription):
+        monkeypatch.setattr(module, "PING_SECONDS", seconds)
+        monkeypatch.setattr(module, "PONG_SECONDS", seconds)
+
+
 def test_quiet_stream_asks_if_its_node_lives_and_leaves_a_silent_one(
     cluster: FakeCluster, connect: Connect, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (alert_stream, subscription):
-        monkeypatch.setattr(module, "PING_SECONDS", 0.1)
-        monkeypatch.setattr(module, "PONG_SECONDS", 0.1)
+    ask_every(monkeypatch, 0.1)
     first, second, _ = cluster.nodes
     with connect(cluster.addresses) as client:
         alerts = Alerts(client)
@@ -496,9 +501,7 @@ def test_stream_of_a_single_node_that_forgot_it_begins_again(
     fake: FakeServer, connect: Connect, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Started again while it could not be reached, so that no reset came: the link is silent.
-    for module in (alert_stream, subscription):
-        monkeypatch.setattr(module, "PING_SECONDS", 0.05)
-        monkeypatch.setattr(module, "PONG_SECONDS", 0.05)
+    ask_every(monkeypatch, 0.05)
     with connect([fake.address]) as client:
         alerts = Alerts(client)
 
