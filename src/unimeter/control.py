@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from unimeter import limits
+from unimeter.accounts import EXACT_MAX
 from unimeter.errors import InvalidInputError
 from unimeter.instants import format_ns
 from unimeter.types import Account
 
 WEBHOOK_PREFIX: Final = "wh"
-POSITION_MAX: Final = 2**53 - 1  # alerts; any JSON reader keeps it
+POSITION_MAX: Final = EXACT_MAX  # of an alert
 SECRET_PREFIX: Final = "whsec_"  # the Standard Webhooks' own
 SECRET_BYTES: Final = 32
 SECRET_BYTES_MIN: Final = 16

@@ -20,6 +20,7 @@ import msgspec
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from unimeter import limits
 from unimeter.accounts import parse_account
 from unimeter.keys import Principal
 from unimeter.server.web.problems import RETRY_SECONDS, Problem, bad
@@ -103,6 +104,10 @@ class Call:
         _check_size(announced, bound)
         self.site.bodies.check(announced)
         return await self._gather(self.chunks(), bound, self.hold)
+
+    async def tree_body(self) -> bytes:
+        """A body that is read as a tree, which takes longer: a lower bound than for others."""
+        return await self.body(limits.HTTP_TREE_BYTES_MAX)
 
     async def small_json(self, kind: type[T]) -> T:
         """A short body of somebody who need not have a key, as a `kind`.

@@ -32,7 +32,6 @@ from urllib.parse import unquote
 import msgspec
 from starlette.responses import Response
 
-from unimeter import limits
 from unimeter.server.web.answers import answer
 from unimeter.server.web.call import Call
 from unimeter.server.web.compatible.amounts import checked, exact_json
@@ -87,12 +86,12 @@ async def take(call: Call) -> Receipt:
     """Have the CloudEvents of a request counted."""
     kind = kind_of(call)
     if not kind.startswith("application/cloudevents"):
-        view = _binary(call, kind, await call.body(limits.HTTP_TREE_BYTES_MAX))
+        view = _binary(call, kind, await call.tree_body())
         return await receive(call, SHAPE, [item_of(view, checked(view, CloudEvent), 0)])
     if kind not in (STRUCTURED, BATCH):
         text = f"CloudEvents are read as JSON ({STRUCTURED}, {BATCH}), not as {kind[:60]!r}"
         raise Problem(415, "unsupported", text)
-    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = exact_json(await call.tree_body())
     if kind == BATCH and not isinstance(sent, list):
         raise bad("$", "is not an array", "an array of CloudEvents")
     return await receive(call, SHAPE, items_of(sent))

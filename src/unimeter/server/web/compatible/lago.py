@@ -18,7 +18,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from starlette.responses import Response
 
-from unimeter import limits
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
 from unimeter.server.web.answers import JSON
@@ -76,7 +75,7 @@ async def one(call: Call, sent: Any) -> Response:
 
 async def batch(call: Call) -> Response:
     """Store several events and give them back."""
-    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = exact_json(await call.tree_body())
     events: list[LagoEvent] = checked(sent, LagoBatch).events
     items = [Item(at, event.code, sent["events"][at]) for at, event in enumerate(events)]
     receipt = await receive(call, SHAPE, items)

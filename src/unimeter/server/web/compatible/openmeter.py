@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from unimeter import limits
 from unimeter.keys import Scope
 from unimeter.server.web.answers import JSON, answer
 from unimeter.server.web.call import Call
@@ -42,7 +41,7 @@ async def events(call: Call) -> Response:
     if kind not in KINDS:
         text = f"content-type {kind[:60]!r} is not read here; send one of: {', '.join(KINDS)}"
         raise Problem(415, "unsupported", text)
-    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = exact_json(await call.tree_body())
     if kind == JSON and is_lago(sent):
         return await lago.one(call, sent)
     receipt = await receive(call, SHAPE, items_of(sent))

@@ -24,7 +24,6 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from unimeter import limits
 from unimeter.keys import Scope
 from unimeter.server.mapping import Rule
 from unimeter.server.web.answers import JSON, answer
@@ -84,9 +83,9 @@ async def logs(call: Call) -> Response:
 async def _export(call: Call, signal: Signal) -> Response:
     kind = kind_of(call)
     if kind == JSON:
-        request = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX), signal.request)
+        request = exact_json(await call.tree_body(), signal.request)
     elif kind == PROTOBUF:
-        request = parsed(signal, await call.body(limits.HTTP_TREE_BYTES_MAX))
+        request = parsed(signal, await call.tree_body())
     else:
         text = f"content-type {kind[:60]!r} is not read here; send {JSON} or {PROTOBUF}"
         raise Problem(415, "unsupported", text)

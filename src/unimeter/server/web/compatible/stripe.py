@@ -27,7 +27,6 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.responses import Response
 
-from unimeter import limits
 from unimeter.errors import ForbiddenError
 from unimeter.instants import format_ns
 from unimeter.keys import Scope
@@ -69,7 +68,7 @@ class StripeStream(msgspec.Struct):
 
 async def form(call: Call) -> Response:
     """Version 1: one event in a form."""
-    sent = form_of(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = form_of(await call.tree_body())
     event: StripeEvent = checked(sent, StripeEvent)
     receipt, identifier = await _one(call, sent, event)
     ns = _time(event, receipt)
@@ -81,7 +80,7 @@ async def form(call: Call) -> Response:
 
 async def event(call: Call) -> Response:
     """Version 2: one event in JSON."""
-    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = exact_json(await call.tree_body())
     event: StripeEvent = checked(sent, StripeEvent)
     receipt, identifier = await _one(call, sent, event)
     times = {"created": format_ns(receipt.now_ns), "timestamp": format_ns(_time(event, receipt))}
@@ -90,7 +89,7 @@ async def event(call: Call) -> Response:
 
 async def stream(call: Call) -> Response:
     """Version 2: several events."""
-    sent = exact_json(await call.body(limits.HTTP_TREE_BYTES_MAX))
+    sent = exact_json(await call.tree_body())
     events: list[StripeEvent] = checked(sent, StripeStream).events
     items = [
         Item(at, event.event_name, _named(call, sent["events"][at], event, at))
