@@ -84,7 +84,8 @@ def sockets() -> int:
     return sum(os.readlink(link).startswith("socket:") for link in links if os.path.exists(link))
 
 
-def test_requests_that_are_cut_off_leave_no_connection_open() -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_requests_that_are_cut_off_leave_no_connection_open(is_cancelled: bool) -> None:
     """At whatever moment: the library's pool forgets some of them, and its requests."""
     random = Random(7)
 
@@ -98,9 +99,9 @@ def test_requests_that_are_cut_off_leave_no_connection_open() -> None:
     async def body(outbound: Outbound, receiver: Receiver) -> None:
         await post(outbound, receiver.url)
         before = sockets()
-        for number in range(400):
+        for _ in range(400):
             seconds = random.random() * 0.006
-            if number % 2:
+            if is_cancelled:
                 await cancelled(outbound, receiver.url, seconds)
             else:
                 with contextlib.suppress(OutboundError):
@@ -108,6 +109,30 @@ def test_requests_that_are_cut_off_leave_no_connection_open() -> None:
         assert (await post(outbound, receiver.url)).status == 200
         await asyncio.sleep(0.2)  # the receiver sees the ends, too
         assert sockets() <= before + 2
+
+    # Each request makes a connection: that is when most moments are wrong.
+    asking(Said(200, {"Connection": "close"}), body)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_after_a_request_that_is_cut_off_connections_are_made_anew(is_cancelled: bool) -> None:
+    async def body(outbound: Outbound, receiver: Receiver) -> None:
+        before = sockets()
+        await asyncio.gather(post(outbound, receiver.url), post(outbound, receiver.url))
+        assert receiver.connections == 2
+        receiver.behave = lambda message, nth: HANG
+        asked = asyncio.ensure_future(post(outbound, receiver.url, 15.0 if is_cancelled else 0.1))
+        await receiver.until(lambda: len(receiver.arrived) == 3)
+        if is_cancelled:
+            asked.cancel()
+        with pytest.raises((asyncio.CancelledError, OutboundError)):
+            await asked
+        receiver.behave = lambda message, nth: 200
+        await post(outbound, receiver.url)
+        assert receiver.connections == 3, "the other one of the two is not used again"
+        async with asyncio.timeout(5):
+            while sockets() > before + 2:  # both ends of the new one
+                await asyncio.sleep(0.01)
 
     asking(200, body)
 
